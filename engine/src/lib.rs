@@ -1,0 +1,16 @@
+//! The runtime-free engine of Larder.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod codec;
+pub mod key;
+pub mod policy;
+pub mod resp;
+pub mod store;
+pub mod time;
+
+pub use time::Instant;
