@@ -1,1 +1,54 @@
-//! (being written)
+//! The Redis protocol, RESP2 and RESP3: bytes to replies, commands to bytes.
+//!
+//! ```text
+//!              ┌──────────────────────── Decoder ────────────────────────┐
+//!  BytesMut ──►│ scan: finds tokens, checks grammar and limits, once per │──► Vec<Reply>
+//!              │ byte ──► tape of tokens ──► decode: assembles the reply │
+//!              └─────────────────────────────────────────────────────────┘
+//!  Command  ──► encode ──► Vec<u8>
+//! ```
+//!
+//! Nothing is built before the whole frame is there and has passed every check, and what is built are slices of the
+//! input. Replies of both protocol versions are accepted at any time, so a connection that fell back to RESP2, or a
+//! server that answers `$-1` after `HELLO 3`, needs no mode.
+mod command;
+mod decode;
+mod encode;
+mod error;
+mod reply;
+mod scan;
+
+pub use command::{Command, Key};
+pub use decode::Decoder;
+pub use error::{DecodeError, ErrorClass, ReplyError, ServerError, Violation};
+pub use reply::Reply;
+
+/// How much a server may send in one frame (one reply, with everything nested in it). What is beyond ends the
+/// connection, with a [`DecodeError`] that says which limit it was.
+///
+/// A partial frame occupies its own bytes plus 24 bytes per element; the finished [`Reply`] another 40 per element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Aggregates within one another; 32 by default, at most [`Limits::MAX_DEPTH`] (more is taken as that). Replies
+    /// that a cache asks for are at most three deep.
+    pub depth: u32,
+    /// Bytes of one line (simple strings, errors, numbers) without its type byte and line end; 64 KiB by default.
+    pub line: usize,
+    /// Bytes of one bulk string; 64 MiB by default.
+    pub bulk: usize,
+    /// Elements of all aggregates of a frame together, a map's pair being two; 1 Mi by default.
+    pub elements: usize,
+    /// Bytes of a frame; 128 MiB by default.
+    pub frame: usize,
+}
+
+impl Limits {
+    /// The deepest nesting that [`Limits::depth`] can allow: dropping or comparing a [`Reply`] recurses.
+    pub const MAX_DEPTH: u32 = 128;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { depth: 32, line: 64 << 10, bulk: 64 << 20, elements: 1 << 20, frame: 128 << 20 }
+    }
+}

@@ -1,0 +1,333 @@
+//! The commands that a cache sends.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::encode::{array_len, bulk_len, decimal_len, put_array, put_bulk, put_number};
+
+/// A key and the namespace it lives in. On the wire it is `namespace:key`, or the key alone where the namespace is
+/// empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key<'a> {
+    /// The namespace, without its colon; may be empty.
+    pub namespace: &'a [u8],
+    /// The key within the namespace.
+    pub key: &'a [u8],
+}
+
+impl<'a> Key<'a> {
+    /// What stands between namespace and key.
+    const fn separator(&self) -> &'static [u8] {
+        if self.namespace.is_empty() { b"" } else { b":" }
+    }
+
+    const fn parts(&self) -> [&'a [u8]; 3] {
+        [self.namespace, self.separator(), self.key]
+    }
+
+    /// The length of the key on the wire.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.namespace.len() + self.separator().len() + self.key.len()
+    }
+
+    /// Whether there is neither a namespace nor a key.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One command, borrowed from its caller. All of them may be sent again when their fate is unknown, see
+/// [`Command::is_idempotent`].
+///
+/// ```
+/// use larder_engine::resp::{Command, Key};
+///
+/// let mut out = Vec::new();
+/// Command::Get(Key { namespace: b"shop", key: b"cart" }).encode(&mut out);
+/// assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$9\r\nshop:cart\r\n");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `GET`
+    Get(Key<'a>),
+    /// `SET`, with `PX` where there is a time to live.
+    Set {
+        /// The key.
+        key: Key<'a>,
+        /// Any bytes.
+        value: &'a [u8],
+        /// How long the value lives: rounded up to whole milliseconds, at least one, at most 2⁶² (146 million years).
+        ttl: Option<Duration>,
+    },
+    /// `DEL` of one key.
+    Del(Key<'a>),
+    /// `EXISTS` of one key.
+    Exists(Key<'a>),
+    /// `PTTL`: the milliseconds a key has left.
+    PTtl(Key<'a>),
+    /// `UNLINK` of keys as `SCAN` returned them, namespace included. There must be at least one.
+    Unlink(&'a [Bytes]),
+    /// `SCAN`: a page of the keys that match.
+    Scan {
+        /// Zero to begin, then what the page before said, see [`Reply::into_scan`](super::Reply::into_scan).
+        cursor: u64,
+        /// A glob pattern, already escaped.
+        pattern: &'a [u8],
+        /// How many keys the server looks at.
+        count: u32,
+    },
+    /// `INFO`, of one section unless that is empty.
+    Info(&'a [u8]),
+    /// `PING`
+    Ping,
+    /// `HELLO`: which protocol version to speak, and who we are.
+    Hello {
+        /// The protocol version.
+        version: u8,
+        /// User name and password.
+        auth: Option<(&'a [u8], &'a [u8])>,
+        /// The connection's name.
+        client_name: Option<&'a [u8]>,
+    },
+    /// `AUTH`
+    Auth {
+        /// The user name; servers before 6.0 know none.
+        username: Option<&'a [u8]>,
+        /// The password.
+        password: &'a [u8],
+    },
+    /// `SELECT` of a database.
+    Select(u32),
+    /// `CLIENT SETNAME`
+    ClientSetName(&'a [u8]),
+    /// `CLIENT SETINFO`
+    ClientSetInfo {
+        /// `LIB-NAME` or `LIB-VER`.
+        attribute: &'a [u8],
+        /// Its value.
+        value: &'a [u8],
+    },
+    /// `CLIENT ID`: the number of this connection.
+    ClientId,
+    /// `CLIENT KILL ID`: ends another connection, so that nothing sent over it can still be executed.
+    ClientKill {
+        /// What [`Command::ClientId`] or `HELLO` answered there.
+        id: u64,
+    },
+}
+
+impl Command<'_> {
+    /// Appends the command to `out`, whole. Allocates nothing but the growth of `out`, once.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (count, length) = self.measure();
+        out.reserve(length);
+        put_array(out, count);
+        self.arguments(|argument| match argument {
+            Argument::Text(text) => put_bulk(out, &[text]),
+            Argument::Key(key) => put_bulk(out, &key.parts()),
+            Argument::Number(number) => put_number(out, number),
+        });
+    }
+
+    /// How many bytes [`Command::encode`] appends, exactly. Costs no look at keys and values.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        self.measure().1
+    }
+
+    /// Whether executing the command twice leaves the server as executing it once does. True of every command so far;
+    /// only the answer may differ (a repeated `DEL` says that there was nothing left to delete).
+    #[must_use]
+    pub const fn is_idempotent(&self) -> bool {
+        match self {
+            Self::Get(_)
+            | Self::Exists(_)
+            | Self::PTtl(_)
+            | Self::Scan { .. }
+            | Self::Info(_)
+            | Self::Ping => true,
+            Self::Set { .. } | Self::Del(_) | Self::Unlink(_) => true,
+            Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => true,
+            Self::ClientSetName(_)
+            | Self::ClientSetInfo { .. }
+            | Self::ClientId
+            | Self::ClientKill { .. } => true,
+        }
+    }
+
+    /// Whether the command changes keys.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        matches!(self, Self::Set { .. } | Self::Del(_) | Self::Unlink(_))
+    }
+
+    /// The command's name, as in Redis's documentation.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Get(_) => "GET",
+            Self::Set { .. } => "SET",
+            Self::Del(_) => "DEL",
+            Self::Exists(_) => "EXISTS",
+            Self::PTtl(_) => "PTTL",
+            Self::Unlink(_) => "UNLINK",
+            Self::Scan { .. } => "SCAN",
+            Self::Info(_) => "INFO",
+            Self::Ping => "PING",
+            Self::Hello { .. } => "HELLO",
+            Self::Auth { .. } => "AUTH",
+            Self::Select(_) => "SELECT",
+            Self::ClientSetName(_) => "CLIENT SETNAME",
+            Self::ClientSetInfo { .. } => "CLIENT SETINFO",
+            Self::ClientId => "CLIENT ID",
+            Self::ClientKill { .. } => "CLIENT KILL",
+        }
+    }
+
+    /// The number of arguments and the length of the whole.
+    fn measure(&self) -> (usize, usize) {
+        let (mut count, mut length) = (0, 0);
+        self.arguments(|argument| {
+            count += 1;
+            length += match argument {
+                Argument::Text(text) => bulk_len(text.len()),
+                Argument::Key(key) => bulk_len(key.len()),
+                Argument::Number(number) => bulk_len(decimal_len(number)),
+            };
+        });
+        (count, array_len(count) + length)
+    }
+
+    /// Shows each argument, the words of the name first: the one place that knows how commands look.
+    fn arguments<'a>(&'a self, mut show: impl FnMut(Argument<'a>)) {
+        use Argument::{Number, Text};
+
+        for word in self.name().split(' ') {
+            show(Text(word.as_bytes()));
+        }
+        match *self {
+            Self::Get(key) | Self::Del(key) | Self::Exists(key) | Self::PTtl(key) => show(Argument::Key(key)),
+            Self::Set { key, value, ttl } => {
+                show(Argument::Key(key));
+                show(Text(value));
+                if let Some(ttl) = ttl {
+                    show(Text(b"PX"));
+                    show(Number(millis(ttl)));
+                }
+            }
+            Self::Unlink(keys) => keys.iter().for_each(|key| show(Text(key))),
+            Self::Scan { cursor, pattern, count } => {
+                show(Number(cursor));
+                show(Text(b"MATCH"));
+                show(Text(pattern));
+                show(Text(b"COUNT"));
+                show(Number(u64::from(count)));
+            }
+            Self::Info(section) => {
+                if !section.is_empty() {
+                    show(Text(section));
+                }
+            }
+            Self::Hello { version, auth, client_name } => {
+                show(Number(u64::from(version)));
+                if let Some((username, password)) = auth {
+                    show(Text(b"AUTH"));
+                    show(Text(username));
+                    show(Text(password));
+                }
+                if let Some(name) = client_name {
+                    show(Text(b"SETNAME"));
+                    show(Text(name));
+                }
+            }
+            Self::Auth { username, password } => {
+                if let Some(username) = username {
+                    show(Text(username));
+                }
+                show(Text(password));
+            }
+            Self::Select(database) => show(Number(u64::from(database))),
+            Self::ClientSetName(name) => show(Text(name)),
+            Self::ClientSetInfo { attribute, value } => {
+                show(Text(attribute));
+                show(Text(value));
+            }
+            Self::ClientKill { id } => {
+                show(Text(b"ID"));
+                show(Number(id));
+            }
+            Self::Ping | Self::ClientId => {}
+        }
+    }
+}
+
+enum Argument<'a> {
+    Text(&'a [u8]),
+    Key(Key<'a>),
+    Number(u64),
+}
+
+/// Whole milliseconds, rounded up: a value must not expire early, and Redis refuses `PX 0`. Capped where Redis adds
+/// it to the time of day in 64 bits.
+fn millis(ttl: Duration) -> u64 {
+    let part = u64::from(ttl.subsec_nanos().div_ceil(1_000_000));
+    ttl.as_secs().saturating_mul(1_000).saturating_add(part).clamp(1, 1 << 62)
+}
+
+/// Keys are shown, values and passwords are not.
+impl fmt::Debug for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match *self {
+            Self::Get(key) | Self::Del(key) | Self::Exists(key) | Self::PTtl(key) => write!(f, " {key:?}"),
+            Self::Set { key, value, ttl: None } => write!(f, " {key:?} ({} bytes)", value.len()),
+            Self::Set { key, value, ttl: Some(ttl) } => {
+                write!(f, " {key:?} ({} bytes) PX {}", value.len(), millis(ttl))
+            }
+            Self::Unlink(keys) => write!(f, " ({} keys)", keys.len()),
+            Self::Scan { cursor, pattern, count } => {
+                write!(f, " {cursor} MATCH {} COUNT {count}", Escaped(pattern))
+            }
+            Self::Info(section) => write!(f, " {}", Escaped(section)),
+            Self::Hello { version, auth, client_name } => {
+                write!(f, " {version}")?;
+                if let Some((username, _)) = auth {
+                    write!(f, " AUTH {} (hidden)", Escaped(username))?;
+                }
+                client_name.map_or(Ok(()), |name| write!(f, " SETNAME {}", Escaped(name)))
+            }
+            Self::Auth { username: Some(username), .. } => write!(f, " {} (hidden)", Escaped(username)),
+            Self::Auth { username: None, .. } => f.write_str(" (hidden)"),
+            Self::Select(database) => write!(f, " {database}"),
+            Self::ClientSetName(name) => write!(f, " {}", Escaped(name)),
+            Self::ClientSetInfo { attribute, value } => {
+                write!(f, " {} {}", Escaped(attribute), Escaped(value))
+            }
+            Self::ClientKill { id } => write!(f, " ID {id}"),
+            Self::Ping | Self::ClientId => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().into_iter().try_for_each(|part| write!(f, "{}", Escaped(part)))
+    }
+}
+
+/// At most the first 128 bytes, escaped.
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_at_checked(128) {
+            Some((head, rest)) if !rest.is_empty() => write!(f, "{}…", head.escape_ascii()),
+            _ => write!(f, "{}", self.0.escape_ascii()),
+        }
+    }
+}
