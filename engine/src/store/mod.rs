@@ -1,1 +1,559 @@
-//! (being written)
+//! The memory store: a bounded map with exact LRU, exact deadlines and exact byte accounting.
+//!
+//! A pure structure with one owner. It reads no clock (`now` comes in), takes no lock, needs no task, and holds no
+//! reference to anything: a driver puts it under a mutex, shards it, or owns it outright.
+//!
+//! ```
+//! use core::time::Duration;
+//! use larder_engine::Instant;
+//! use larder_engine::store::{Store, StoreConfig};
+//!
+//! let now = Instant::from_millis(0);
+//! let mut store = Store::new(StoreConfig::default(), foldhash::quality::FixedState::default(), now);
+//! store.insert(now, "greeting".to_owned(), "hello", 5, now.saturating_add(Duration::from_secs(60)))?;
+//! assert_eq!(store.get(now, "greeting"), Some(&"hello"));
+//!
+//! let a_minute_later = Instant::from_millis(60_000);
+//! assert_eq!(store.get(a_minute_later, "greeting"), None);
+//! assert_eq!(store.stats().expired, 1);
+//! # Ok::<(), larder_engine::store::TooLarge>(())
+//! ```
+//!
+//! # Structure
+//!
+//! ```text
+//!   key ──hash──▶ index: HashTable<u32> ──id──▶ slab: [ entry | hole | entry | entry | … ]
+//!                                                       hash, deadline, bytes, key, value
+//!
+//!   lru:    head ⇄ 7 ⇄ 2 ⇄ 9 ⇄ 4 ⇄ head              every id, the most recently used first
+//!   wheel:  bucket 17 ⇄ 2 ⇄ bucket 17                  ids with a deadline, by the time they fall due
+//!           bucket 69 ⇄ 9 ⇄ 4 ⇄ bucket 69
+//! ```
+//!
+//! Keys and values live once, in the slab. Everything else speaks of them by `u32` ids: the index, the order of use,
+//! and the hierarchical timer wheel of Varghese and Lauck (1987). The lists of the last two are links in arrays of
+//! their own, so that each is a structure over ids that can be read and tested alone.
+//!
+//! # Life of an entry
+//!
+//! ```text
+//!                insert                  deadline reached
+//!   ┌────────┐ ─────────▶ ┌────────────┐ ─────────────────▶ ┌─────────┐  no call sees it any more;
+//!   │ absent │            │    live    │                    │ overdue │  its memory is still held
+//!   └────────┘ ◀───────── └────────────┘                    └─────────┘
+//!     ▲     remove, evicted,   ⟲ get, insert, renew             │
+//!     │     refused insert                                      │
+//!     └─────────────────────────────────────────────────────────┘
+//!        any call that names the key, a sweep, room needed: counted as expired
+//! ```
+//!
+//! # What the bounds mean
+//!
+//! * Neither bound is ever exceeded, not even between two steps of one call.
+//! * Overwriting a key evicts nobody, unless its new size makes the sum of bytes too large. It refreshes recency.
+//! * Victims are expired entries first, then the least recently used. An expired entry is *known* to be expired up
+//!   to a tick (1.05 ms) after its deadline, or later where more entries fell due than the sweeps had steps for;
+//!   reads are exact whatever the sweep has got to.
+//! * A value that could never fit is refused with [`TooLarge`], and **the key's old value is gone**: it must not be
+//!   readable as if it were current. Nothing else is evicted.
+//! * `max_entries` of zero stores nothing: each insert is its own victim.
+//!
+//! # Cost
+//!
+//! Reads, writes, renewals and removals are constant time and do at most a fixed number of steps of other work: no
+//! number of entries that expire at once makes an operation wait for all of them. What is not constant: `clear`,
+//! `remove_if` and dropping the store visit every entry, a heavy value under `max_bytes` evicts as many light ones
+//! as it displaces, and growth is amortised (the index rehashes stored hashes, never keys). A hit allocates nothing;
+//! an insert allocates only where the slab, the lists or the index grow to a new high-water mark.
+//!
+//! An entry costs [`ENTRY_OVERHEAD`] bytes beyond its key and value.
+
+mod links;
+mod lru;
+mod slab;
+mod stats;
+mod wheel;
+
+use crate::Instant;
+use core::fmt;
+use core::hash::{BuildHasher, Hash};
+use hashbrown::{Equivalent, HashTable};
+use links::Links;
+use lru::Lru;
+use slab::{Entry, Slab, is_over};
+pub use stats::StoreStats;
+use wheel::Wheel;
+
+/// Bytes that the store spends per entry beyond the key and the value, 48: 24 in the slab (hash, deadline, weight), 8
+/// in the order of use, 8 in the timer wheel, and about 8 in the index (5 per bucket, of which 7/16 to 7/8 are used).
+///
+/// The wheel's 8 are spent only where deadlines are used, and its buckets add 4 KiB per store then.
+pub const ENTRY_OVERHEAD: u64 = (Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
+
+/// How large a [`Store`] may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The most entries held at once. Default 1000. Zero stores nothing.
+    pub max_entries: usize,
+    /// The largest sum of the entries' bytes, as given to [`Store::insert`]. Default `u64::MAX`: no bound.
+    pub max_bytes: u64,
+    /// The largest single entry in bytes; larger ones are refused. Default `u64::MAX`: `max_bytes` alone decides.
+    pub max_entry_bytes: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { max_entries: 1000, max_bytes: u64::MAX, max_entry_bytes: u64::MAX }
+    }
+}
+
+/// A value was refused because it could never fit. The key has no value now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an entry of {bytes} bytes is over the store's limit of {limit} bytes for one entry; \
+     store less under one key, or raise max_entry_bytes and max_bytes"
+)]
+pub struct TooLarge {
+    /// The bytes of the refused entry.
+    pub bytes: u64,
+    /// The lesser of `max_entry_bytes` and `max_bytes`.
+    pub limit: u64,
+}
+
+/// An entry as [`Store::iter`] shows it.
+#[derive(Debug)]
+pub struct EntryRef<'a, K, V> {
+    /// The key as it was first inserted.
+    pub key: &'a K,
+    /// The current value.
+    pub value: &'a V,
+    /// The weight that the value was inserted with.
+    pub bytes: u64,
+    /// When the entry ends; [`Instant::NEVER`] where it does not.
+    pub deadline: Instant,
+}
+
+/// Ids that fit the links, next to the heads of the wheel.
+const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
+
+/// Steps of sweeping that an insert does on the side. An entry is looked at once a level at most, so inserts alone
+/// keep up with the expiry of what was inserted.
+const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
+
+/// A bounded map from `K` to `V` with exact LRU and deadlines. See the [module](self) for what is promised.
+///
+/// Values are owned; a driver that hands out copies stores something cheap to clone. `S` hashes the keys: the default
+/// is fast and as resistant to chosen keys as its seed is secret, so drivers seed it randomly and simulators do not.
+pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
+    index: HashTable<u32>,
+    slab: Slab<K, V>,
+    lru: Lru,
+    wheel: Wheel,
+    /// The sum of the entries' bytes.
+    bytes: u64,
+    /// The latest time seen: a clock that steps back does not bring anything back to life.
+    now: Instant,
+    capacity: usize,
+    config: StoreConfig,
+    stats: StoreStats,
+    steps: u64,
+    hasher: S,
+}
+
+impl<K, V, S> Store<K, V, S> {
+    /// An empty store. Allocates nothing yet.
+    ///
+    /// `hasher` decides how well the store resists keys chosen to collide; `now` is where its time begins.
+    #[must_use]
+    pub fn new(config: StoreConfig, hasher: S, now: Instant) -> Self {
+        let capacity = config.max_entries.min(MAX_IDS);
+        Self {
+            index: HashTable::new(),
+            slab: Slab::new(capacity),
+            lru: Lru::new(capacity),
+            wheel: Wheel::new(now, capacity),
+            bytes: 0,
+            now,
+            capacity,
+            config,
+            stats: StoreStats::default(),
+            steps: 0,
+            hasher,
+        }
+    }
+
+    /// Entries held, those included that have expired and were not swept yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no entry is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The sum of the held entries' bytes, as they were given to [`insert`](Self::insert).
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The bounds that the store was made with.
+    #[must_use]
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// The counters so far.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        self.stats
+    }
+
+    /// When [`sweep`](Self::sweep) next has something to do; `None` while no entry has a deadline.
+    ///
+    /// It may be early (a sweep then only refiles entries, and the next answer is closer to the truth), and is never
+    /// later than a tick (1.05 ms) after the earliest deadline. It lies in the past while a sweep that ran out of
+    /// budget has left work. Reads do not depend on it.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.wheel.next()
+    }
+
+    /// The live entries, most recently used first; a walk changes no recency.
+    ///
+    /// What has expired by the latest `now` that the store was given is skipped.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, K, V>> {
+        core::iter::successors(self.lru.newest(), |&id| self.lru.older_than(id))
+            .filter_map(|id| self.slab.get(id))
+            .filter(|entry| !entry.is_over(self.now))
+            .map(|entry| EntryRef {
+                key: &entry.key,
+                value: &entry.value,
+                bytes: entry.bytes,
+                deadline: entry.deadline,
+            })
+    }
+
+    /// Removes every entry and returns how many there were, expired ones that were still held included. Linear time;
+    /// the memory is kept.
+    pub fn clear(&mut self) -> usize {
+        let count = self.len();
+        self.stats.removals += count as u64;
+        self.bytes = 0;
+        self.index.clear();
+        self.lru.clear();
+        self.wheel.clear();
+        self.slab.clear();
+        count
+    }
+
+    /// Removes every live entry for which `doomed` says so, most recently used first, and returns how many. Linear
+    /// time.
+    ///
+    /// What has expired by the latest `now` that the store was given is not shown to it.
+    pub fn remove_if(&mut self, mut doomed: impl FnMut(&K, &V) -> bool) -> usize {
+        let mut removed = 0;
+        let mut next = self.lru.newest();
+        while let Some(id) = next {
+            next = self.lru.older_than(id);
+            let Some(entry) = self.slab.get(id) else { break };
+            if !entry.is_over(self.now) && doomed(&entry.key, &entry.value) {
+                self.detach(id);
+                removed += 1;
+            }
+        }
+        self.stats.removals += removed as u64;
+        removed
+    }
+
+    /// Removes entries whose deadline is over, in at most `budget` steps, and returns how many it removed.
+    ///
+    /// A step looks at one entry: it is removed, or filed closer to its deadline. An entry is looked at eight times
+    /// in its life at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is
+    /// never needed for correctness, only to give memory back; inserts do a few steps of it on the side.
+    pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
+        let now = self.advance(now);
+        let mut removed = 0;
+        for _ in 0..budget {
+            let Some(id) = self.wheel.pop(now) else { break };
+            self.steps += 1;
+            let Some(entry) = self.slab.get(id) else { continue };
+            if entry.is_over(now) {
+                self.expire(id);
+                removed += 1;
+            } else {
+                self.wheel.schedule(id, entry.deadline);
+            }
+        }
+        removed
+    }
+
+    /// Steps of work done so far beyond the constant cost of each operation: entries that sweeps looked at, and
+    /// evictions. For tests of how long an operation can take.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Time goes forward only.
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Takes the entry out of every structure.
+    fn detach(&mut self, id: u32) -> Option<Entry<K, V>> {
+        let entry = self.slab.remove(id)?;
+        if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
+            slot.remove();
+        }
+        self.lru.remove(id);
+        self.wheel.cancel(id);
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+
+    /// The entry has ended by its deadline.
+    fn expire(&mut self, id: u32) {
+        self.stats.expired += 1;
+        self.detach(id);
+    }
+
+    /// Removes at least one entry, unless there is none: what has expired, or else the least recently used.
+    fn make_room(&mut self, bound: Bound) -> bool {
+        if self.sweep(self.now, STEPS_PER_INSERT) > 0 {
+            return true;
+        }
+        let Some(id) = self.lru.oldest() else { return false };
+        let Some(entry) = self.detach(id) else { return false };
+        self.steps += 1;
+        // A tick may not have ended yet that the victim has not outlived.
+        let counter = match bound {
+            _ if entry.is_over(self.now) => &mut self.stats.expired,
+            Bound::Entries => &mut self.stats.evicted_for_entries,
+            Bound::Bytes => &mut self.stats.evicted_for_bytes,
+        };
+        *counter += 1;
+        true
+    }
+
+    /// Gives the entry, which weighs nothing so far and was used last, its weight, and makes room for it.
+    fn weigh(&mut self, id: u32, bytes: u64) {
+        while self.config.max_bytes - self.bytes < bytes && self.make_room(Bound::Bytes) {}
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.bytes = bytes;
+            self.bytes += bytes;
+        }
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
+    /// The live value of `key`. Counts a hit or a miss, and makes the entry the most recently used.
+    ///
+    /// An entry whose deadline is `now` or earlier is a miss and goes at once.
+    pub fn get<Q>(&mut self, now: Instant, key: &Q) -> Option<&V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let id = self.hit(now, key)?;
+        self.slab.get(id).map(|entry| &entry.value)
+    }
+
+    /// [`get`](Self::get) for changing the value in place. The entry's bytes stay what they were.
+    pub fn get_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let id = self.hit(now, key)?;
+        self.slab.get_mut(id).map(|entry| &mut entry.value)
+    }
+
+    /// The live value of `key`, leaving recency and statistics alone.
+    pub fn peek<Q>(&self, now: Instant, key: &Q) -> Option<&V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let id = self.find(self.hasher.hash_one(key), key)?;
+        let entry = self.slab.get(id)?;
+        (!entry.is_over(self.now.max(now))).then_some(&entry.value)
+    }
+
+    /// Whether `key` has a live value, leaving recency and statistics alone.
+    pub fn contains<Q>(&self, now: Instant, key: &Q) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.peek(now, key).is_some()
+    }
+
+    /// Stores `value` under `key` until `deadline` ([`Instant::NEVER`]: without one), counting it as `bytes`, and
+    /// returns the live value that it replaced. The entry is the most recently used then.
+    ///
+    /// Where room is needed, expired entries go first, then the least recently used. A deadline that is over already
+    /// leaves nothing under the key. The key of an entry that is overwritten stays; the new one is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] where `bytes` is over `max_entry_bytes` or `max_bytes`. Nothing is evicted, and `key` has no value
+    /// afterwards: its old one went too, since it is no longer current.
+    pub fn insert(
+        &mut self,
+        now: Instant,
+        key: K,
+        value: V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Option<V>, TooLarge> {
+        self.sweep(now, STEPS_PER_INSERT);
+        let now = self.now;
+        let hash = self.hasher.hash_one(&key);
+        let old = self.find_live(now, hash, &key);
+        let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
+        if bytes > limit {
+            self.refuse(old);
+            return Err(TooLarge { bytes, limit });
+        }
+        let Some(id) = old else {
+            self.admit(Entry { hash, deadline, bytes: 0, key, value }, bytes);
+            return Ok(None);
+        };
+        Ok(self.overwrite(id, value, bytes, deadline))
+    }
+
+    /// Moves the deadline of `key`'s live entry, earlier or later; `false` where there is none. Constant time.
+    ///
+    /// Leaves recency and statistics alone. A deadline that is over already ends the entry.
+    pub fn renew<Q>(&mut self, now: Instant, key: &Q, deadline: Instant) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let now = self.advance(now);
+        let Some(id) = self.find_live(now, self.hasher.hash_one(key), key) else { return false };
+        self.set_deadline(id, deadline);
+        true
+    }
+
+    /// Removes `key`'s entry and returns its value; `None` where it had expired.
+    pub fn remove<Q>(&mut self, now: Instant, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let now = self.advance(now);
+        let id = self.find_live(now, self.hasher.hash_one(key), key)?;
+        self.stats.removals += 1;
+        self.detach(id).map(|entry| entry.value)
+    }
+
+    /// A read: the id of `key`'s live entry, now the most recently used.
+    fn hit<Q>(&mut self, now: Instant, key: &Q) -> Option<u32>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let now = self.advance(now);
+        let Some(id) = self.find_live(now, self.hasher.hash_one(key), key) else {
+            self.stats.misses += 1;
+            return None;
+        };
+        self.stats.hits += 1;
+        self.lru.touch(id);
+        Some(id)
+    }
+
+    fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let is_it = |&id: &u32| self.slab.get(id).is_some_and(|entry| key.equivalent(&entry.key));
+        self.index.find(hash, is_it).copied()
+    }
+
+    /// The id of `key`'s entry. Where that is over, it goes, and there is none.
+    fn find_live<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let id = self.find(hash, key)?;
+        if self.slab.get(id)?.is_over(now) {
+            self.expire(id);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// A value that cannot be held: what it was to replace is no longer current.
+    fn refuse(&mut self, old: Option<u32>) {
+        self.stats.refused += 1;
+        if let Some(id) = old {
+            self.stats.removals += 1;
+            self.detach(id);
+        }
+    }
+
+    /// Takes a new entry in, which weighs nothing yet.
+    fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
+        self.stats.inserts += 1;
+        if entry.is_over(self.now) {
+            self.stats.expired += 1;
+            return;
+        }
+        if self.capacity == 0 {
+            self.stats.evicted_for_entries += 1;
+            return;
+        }
+        while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
+        let (hash, deadline) = (entry.hash, entry.deadline);
+        let id = self.slab.insert(entry);
+        self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        self.lru.insert(id);
+        self.wheel.schedule(id, deadline);
+        self.weigh(id, bytes);
+    }
+
+    fn overwrite(&mut self, id: u32, value: V, bytes: u64, deadline: Instant) -> Option<V> {
+        self.stats.updates += 1;
+        let entry = self.slab.get_mut(id)?;
+        let previous = core::mem::replace(&mut entry.value, value);
+        self.bytes -= core::mem::take(&mut entry.bytes);
+        self.lru.touch(id);
+        if self.set_deadline(id, deadline) {
+            self.weigh(id, bytes);
+        }
+        Some(previous)
+    }
+
+    /// Whether the entry is still there then.
+    fn set_deadline(&mut self, id: u32, deadline: Instant) -> bool {
+        if is_over(deadline, self.now) {
+            self.expire(id);
+            return false;
+        }
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.deadline = deadline;
+        }
+        self.wheel.schedule(id, deadline);
+        true
+    }
+}
+
+/// Which bound an eviction is for.
+#[derive(Clone, Copy)]
+enum Bound {
+    Entries,
+    Bytes,
+}
+
+impl<K, V, S> fmt::Debug for Store<K, V, S> {
+    /// Figures only: keys and values may be secret, and many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("len", &self.len())
+            .field("bytes", &self.bytes)
+            .field("config", &self.config)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}

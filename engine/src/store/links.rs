@@ -1,0 +1,171 @@
+//! Circular doubly linked lists whose links are `u32`s in one array.
+
+use alloc::vec::Vec;
+
+/// Many lists over one set of ids, each id in at most one list at a time.
+///
+/// The array begins with a cell per list, its *head*; the cell of id `i` follows at `heads + i`. Heads take part in
+/// their circles, so linking and unlinking know no ends and need no branch. The array grows only up to the greatest
+/// id that was ever linked: a cell beyond it, like one that points at itself, is in no list.
+pub(super) struct Links {
+    cells: Vec<Link>,
+    heads: u32,
+    /// The array ends here: a cell per head, and one per id that there can be.
+    limit: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Link {
+    prev: u32,
+    next: u32,
+}
+
+impl Links {
+    /// Bytes per id.
+    pub(super) const OVERHEAD: usize = size_of::<Link>();
+
+    /// `heads` empty lists over the ids `0..ids`. Allocates nothing until the first id is linked.
+    pub(super) const fn new(heads: u32, ids: usize) -> Self {
+        Self { cells: Vec::new(), heads, limit: ids.saturating_add(heads as usize) }
+    }
+
+    /// The first id of the list, unless it is empty.
+    pub(super) fn front(&self, head: u32) -> Option<u32> {
+        self.link(head).next.checked_sub(self.heads)
+    }
+
+    /// The last id of the list, unless it is empty.
+    pub(super) fn back(&self, head: u32) -> Option<u32> {
+        self.link(head).prev.checked_sub(self.heads)
+    }
+
+    /// The id after `id` in its list, unless `id` is the last (or in no list).
+    pub(super) fn after(&self, id: u32) -> Option<u32> {
+        let next = self.link(self.heads + id).next;
+        (next != self.heads + id).then(|| next.checked_sub(self.heads))?
+    }
+
+    /// Links `id`, which must be in no list, before the first of `head`'s list.
+    pub(super) fn push_front(&mut self, head: u32, id: u32) {
+        let cell = self.heads + id;
+        self.grow(cell);
+        let first = self.link(head).next;
+        self.set(cell, Link { prev: head, next: first });
+        self.set_prev(first, cell);
+        self.set_next(head, cell);
+    }
+
+    /// Takes `id` out of its list. Where that was the last id of the list, returns the list's head.
+    pub(super) fn unlink(&mut self, id: u32) -> Option<u32> {
+        let cell = self.heads + id;
+        let Link { prev, next } = self.link(cell);
+        self.set_next(prev, next);
+        self.set_prev(next, prev);
+        self.set(cell, Link { prev: cell, next: cell });
+        (prev == next && prev < self.heads).then_some(prev)
+    }
+
+    /// Moves the whole of `from`'s list to `to`'s, which must be empty. Constant time.
+    pub(super) fn move_all(&mut self, from: u32, to: u32) {
+        let Link { prev, next } = self.link(from);
+        if next == from {
+            return;
+        }
+        self.set(to, Link { prev, next });
+        self.set_prev(next, to);
+        self.set_next(prev, to);
+        self.set(from, Link { prev: from, next: from });
+    }
+
+    /// Empties every list. Keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.cells.clear();
+    }
+
+    fn link(&self, cell: u32) -> Link {
+        self.cells.get(cell as usize).copied().unwrap_or(Link { prev: cell, next: cell })
+    }
+
+    fn set(&mut self, cell: u32, link: Link) {
+        if let Some(slot) = self.cells.get_mut(cell as usize) {
+            *slot = link;
+        }
+    }
+
+    fn set_next(&mut self, cell: u32, next: u32) {
+        if let Some(slot) = self.cells.get_mut(cell as usize) {
+            slot.next = next;
+        }
+    }
+
+    fn set_prev(&mut self, cell: u32, prev: u32) {
+        if let Some(slot) = self.cells.get_mut(cell as usize) {
+            slot.prev = prev;
+        }
+    }
+
+    fn grow(&mut self, cell: u32) {
+        while self.cells.len() <= cell as usize {
+            super::slab::make_space(&mut self.cells, self.limit);
+            let empty = self.cells.len() as u32;
+            self.cells.push(Link { prev: empty, next: empty });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    const IDS: usize = 100;
+
+    fn ids(links: &Links, head: u32) -> Vec<u32> {
+        let mut ids = Vec::new();
+        let mut next = links.front(head);
+        while let Some(id) = next {
+            ids.push(id);
+            next = links.after(id);
+        }
+        assert_eq!(links.back(head), ids.last().copied());
+        ids
+    }
+
+    #[test]
+    fn lists_of_one_array_are_independent() {
+        let mut links = Links::new(2, IDS);
+        assert_eq!((ids(&links, 0), ids(&links, 1)), (vec![], vec![]));
+        for id in [5, 0, 3] {
+            links.push_front(0, id);
+        }
+        links.push_front(1, 1);
+        assert_eq!((ids(&links, 0), ids(&links, 1)), (vec![3, 0, 5], vec![1]));
+        assert_eq!(links.unlink(0), None);
+        assert_eq!(links.unlink(1), Some(1), "the list of head 1 is empty now");
+        assert_eq!((ids(&links, 0), ids(&links, 1)), (vec![3, 5], vec![]));
+    }
+
+    #[test]
+    fn unlinking_what_is_in_no_list_changes_nothing() {
+        let mut links = Links::new(1, IDS);
+        assert_eq!(links.unlink(7), None, "beyond the array");
+        links.push_front(0, 2);
+        assert_eq!(links.unlink(1), None, "within the array, never linked");
+        assert_eq!(links.after(1), None);
+        assert_eq!(ids(&links, 0), [2]);
+    }
+
+    #[test]
+    fn a_list_moves_as_a_whole() {
+        let mut links = Links::new(3, IDS);
+        for id in 0..4 {
+            links.push_front(1, id);
+        }
+        links.move_all(1, 2);
+        assert_eq!((ids(&links, 1), ids(&links, 2)), (vec![], vec![3, 2, 1, 0]));
+        links.move_all(0, 1);
+        assert_eq!(ids(&links, 1), [], "an empty list stays empty");
+        links.clear();
+        assert_eq!(ids(&links, 2), []);
+    }
+}

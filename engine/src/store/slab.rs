@@ -1,0 +1,103 @@
+//! The entries themselves, in one array with a free list through its holes.
+
+use crate::Instant;
+use alloc::vec::Vec;
+
+/// What the store keeps of an entry, next to its key and value.
+pub(super) struct Entry<K, V> {
+    /// The whole hash: growing the index and evicting never touch the key again.
+    pub(super) hash: u64,
+    pub(super) deadline: Instant,
+    pub(super) bytes: u64,
+    pub(super) key: K,
+    pub(super) value: V,
+}
+
+impl<K, V> Entry<K, V> {
+    /// Whether the entry has ended by `now`. One without a deadline never does.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        is_over(self.deadline, now)
+    }
+}
+
+/// Whether a deadline has been reached: the deadline itself is already too late.
+pub(super) fn is_over(deadline: Instant, now: Instant) -> bool {
+    deadline <= now && !deadline.is_never()
+}
+
+/// `Instant` is never zero, which is where the compiler hides the tag: a slot is as large as its entry.
+enum Slot<K, V> {
+    Occupied(Entry<K, V>),
+    Vacant { next: u32 },
+}
+
+/// The end of the free list.
+const NONE: u32 = u32::MAX;
+
+pub(super) struct Slab<K, V> {
+    slots: Vec<Slot<K, V>>,
+    vacant: u32,
+    limit: usize,
+}
+
+impl<K, V> Slab<K, V> {
+    /// Bytes of a slot beyond the key and the value.
+    pub(super) const OVERHEAD: usize = size_of::<Slot<u64, u64>>() - 2 * size_of::<u64>();
+
+    /// Room for `limit` entries, none of it allocated yet.
+    pub(super) const fn new(limit: usize) -> Self {
+        Self { slots: Vec::new(), vacant: NONE, limit }
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&Entry<K, V>> {
+        match self.slots.get(id as usize)? {
+            Slot::Occupied(entry) => Some(entry),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Entry<K, V>> {
+        match self.slots.get_mut(id as usize)? {
+            Slot::Occupied(entry) => Some(entry),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
+    /// Stores an entry in the hole left last, or at the end. The caller keeps the limit.
+    pub(super) fn insert(&mut self, entry: Entry<K, V>) -> u32 {
+        if let Some(slot) = self.slots.get_mut(self.vacant as usize) {
+            if let Slot::Vacant { next } = *slot {
+                *slot = Slot::Occupied(entry);
+                return core::mem::replace(&mut self.vacant, next);
+            }
+        }
+        make_space(&mut self.slots, self.limit);
+        self.slots.push(Slot::Occupied(entry));
+        (self.slots.len() - 1) as u32
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Entry<K, V>> {
+        let slot = self.slots.get_mut(id as usize)?;
+        if let Slot::Vacant { .. } = slot {
+            return None;
+        }
+        match core::mem::replace(slot, Slot::Vacant { next: core::mem::replace(&mut self.vacant, id) }) {
+            Slot::Occupied(entry) => Some(entry),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
+    /// Drops every entry. Keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.vacant = NONE;
+        self.slots.clear();
+    }
+}
+
+/// Grows a full vector as `push` would, by doubling, but not beyond `limit`: a bounded store then ends with no slack.
+pub(super) fn make_space<T>(vec: &mut Vec<T>, limit: usize) {
+    if vec.len() == vec.capacity() {
+        let doubled = vec.len().max(4);
+        vec.reserve_exact(doubled.min(limit.saturating_sub(vec.len())).max(1));
+    }
+}

@@ -1,0 +1,163 @@
+//! A hierarchical timer wheel: which deadlines have passed, without ever sorting or scanning.
+//!
+//! G. Varghese and T. Lauck, *Hashed and Hierarchical Timing Wheels: Data Structures for the Efficient Implementation
+//! of a Timer Facility*, SOSP 1987, scheme 7.
+//!
+//! Time is cut into ticks of 2^20 ns (1.05 ms), and a tick's number into digits of six bits. A deadline is filed
+//! under the most significant digit in which it differs from the wheel's current tick:
+//!
+//! ```text
+//!              digit 7 … 2    digit 1   digit 0
+//!   current        0             3         9
+//!   tick a         0             3        17      differs first in digit 0:  level 0, bucket 17
+//!   tick b         0             5         2      differs first in digit 1:  level 1, bucket  5
+//!
+//!   level 0   [ ][ ] … [17: a] … [63]     one tick a bucket         1.05 ms
+//!   level 1   [ ] … [5: b] … … … [63]     64 ticks a bucket         67 ms
+//!   level 2   [ ] … … … … … … … … [63]    64^2 ticks a bucket       4.3 s
+//!     ⋮                                     ⋮    (4.6 min, 4.9 h, 13 days, 2.3 years, 146 years)
+//!   level 7   [ ] … … … … … … … … [63]    the rest of 64-bit time
+//!   due       [ … ]                       taken from the bucket that time has reached, to be looked at one by one
+//! ```
+//!
+//! Everything on a lower level is earlier than anything above it, so the earliest bucket is the lowest level's first
+//! occupied one, found in a bitmap per level. Time therefore *jumps* from occupied bucket to occupied bucket; an idle
+//! year costs what an idle tick costs. Eight levels cover all of time, so there is no list for what is too far off.
+//!
+//! A bucket that time reaches becomes the due list, in one step however long it is. [`Wheel::pop`] hands out its ids
+//! one at a time, and the caller, who knows the id's true deadline, removes what is over and schedules the rest
+//! again: one level lower at least, so an id is looked at once a level at most.
+
+use super::links::Links;
+use crate::Instant;
+
+const TICK_BITS: u32 = 20;
+const DIGIT_BITS: u32 = 6;
+const SLOTS: u32 = 1 << DIGIT_BITS;
+/// Enough digits for the 45 bits that a tick's number can have.
+pub(super) const LEVELS: u32 = 8;
+const DUE: u32 = LEVELS * SLOTS;
+/// Lists of the wheel: a bucket per level and digit, and the due list.
+pub(super) const HEADS: u32 = DUE + 1;
+
+pub(super) struct Wheel {
+    links: Links,
+    /// Which buckets of each level hold something.
+    occupied: [u64; LEVELS as usize],
+    /// The tick that time has reached, as far as the due list is worked off.
+    current: u64,
+}
+
+impl Wheel {
+    /// An empty wheel for the ids `0..ids`. Allocates nothing until the first deadline is scheduled.
+    pub(super) const fn new(now: Instant, ids: usize) -> Self {
+        Self { links: Links::new(HEADS, ids), occupied: [0; LEVELS as usize], current: tick_of(now) }
+    }
+
+    /// Files `id` under `deadline`, wherever it was filed before; `Instant::NEVER` only takes it out. Constant time.
+    pub(super) fn schedule(&mut self, id: u32, deadline: Instant) {
+        self.cancel(id);
+        if deadline.is_never() {
+            return;
+        }
+        let bucket = self.bucket_of(due_tick(deadline));
+        self.mark(bucket);
+        self.links.push_front(bucket, id);
+    }
+
+    /// Takes `id` out, if it is in. Constant time.
+    pub(super) fn cancel(&mut self, id: u32) {
+        if let Some(bucket) = self.links.unlink(id) {
+            self.unmark(bucket);
+        }
+    }
+
+    /// The next id whose bucket `now` has reached; it is out of the wheel then. Its deadline is over, or within the
+    /// bucket: the caller looks, and schedules it again if it was not. Constant time.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<u32> {
+        let id = match self.links.back(DUE) {
+            Some(id) => id,
+            None => self.open_bucket(tick_of(now))?,
+        };
+        self.links.unlink(id);
+        Some(id)
+    }
+
+    /// When [`pop`](Self::pop) has something to hand out: never before the earliest deadline's bucket begins, and
+    /// less than a tick after that deadline at the latest.
+    pub(super) fn next(&self) -> Option<Instant> {
+        if self.links.back(DUE).is_some() {
+            return Some(instant_of(self.current));
+        }
+        self.first_bucket().map(|(_, start)| instant_of(start))
+    }
+
+    /// Forgets every id. Keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.links.clear();
+        self.occupied = [0; LEVELS as usize];
+    }
+
+    /// Moves time to the earliest bucket if `now` has reached it, else to `now`, which then changes no id's place.
+    /// Returns the first id of the due list.
+    fn open_bucket(&mut self, now: u64) -> Option<u32> {
+        match self.first_bucket() {
+            Some((bucket, start)) if start <= now => {
+                self.current = start;
+                self.unmark(bucket);
+                self.links.move_all(bucket, DUE);
+                self.links.back(DUE)
+            }
+            _ => {
+                self.current = self.current.max(now);
+                None
+            }
+        }
+    }
+
+    /// The earliest occupied bucket and the tick at which it begins.
+    fn first_bucket(&self) -> Option<(u32, u64)> {
+        let (level, slots) = (0..LEVELS).zip(self.occupied).find(|&(_, slots)| slots != 0)?;
+        let slot = slots.trailing_zeros();
+        let shift = level * DIGIT_BITS;
+        let above = self.current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
+        Some((level * SLOTS + slot, above | u64::from(slot) << shift))
+    }
+
+    fn bucket_of(&self, due: u64) -> u32 {
+        if due <= self.current {
+            return DUE;
+        }
+        let level = (due ^ self.current).ilog2() / DIGIT_BITS;
+        let slot = (due >> (level * DIGIT_BITS)) as u32 % SLOTS;
+        level * SLOTS + slot
+    }
+
+    fn mark(&mut self, bucket: u32) {
+        if let Some(slots) = self.occupied.get_mut((bucket / SLOTS) as usize) {
+            *slots |= 1 << (bucket % SLOTS);
+        }
+    }
+
+    /// The due list has no mark: it lies behind the last level.
+    fn unmark(&mut self, bucket: u32) {
+        if let Some(slots) = self.occupied.get_mut((bucket / SLOTS) as usize) {
+            *slots &= !(1 << (bucket % SLOTS));
+        }
+    }
+}
+
+/// The tick in which `now` lies.
+const fn tick_of(now: Instant) -> u64 {
+    now.as_nanos() >> TICK_BITS
+}
+
+/// The first tick at whose beginning `deadline` is over.
+const fn due_tick(deadline: Instant) -> u64 {
+    deadline.as_nanos().div_ceil(1 << TICK_BITS)
+}
+
+/// The beginning of `tick`.
+const fn instant_of(tick: u64) -> Instant {
+    Instant::from_nanos(tick.saturating_mul(1 << TICK_BITS))
+}
