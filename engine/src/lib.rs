@@ -7,9 +7,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod codec;
+pub mod config;
 pub mod key;
+mod link;
+pub mod machine;
 pub mod policy;
 pub mod resp;
+pub mod stats;
 pub mod store;
 pub mod time;
 

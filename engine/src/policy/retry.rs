@@ -60,8 +60,8 @@ pub struct FailedAttempt {
 impl RetryPolicy {
     /// When to try again, or `None`: the failure is the operation's outcome.
     ///
-    /// Call it once for every attempt that failed because of the infrastructure, also for the last one: each failure
-    /// is charged to the budget, whatever the answer. A retry is refused when
+    /// The budget is only asked: charge it with [`RetryBudget::record_failure`] once for each failure of the server,
+    /// however many operations that failure ends. A retry is refused when
     ///
     /// - all attempts are used up,
     /// - the command may have been executed and is not idempotent,
@@ -74,10 +74,9 @@ impl RetryPolicy {
         &self,
         now: Instant,
         failed: &FailedAttempt,
-        budget: &mut RetryBudget,
+        budget: &RetryBudget,
         rng: &mut fastrand::Rng,
     ) -> Option<Instant> {
-        budget.record_failure();
         let repeatable = failed.executed == Executed::No || failed.idempotent;
         if failed.made >= self.attempts || !repeatable || !budget.allows_retry() {
             return None;
@@ -140,8 +139,8 @@ impl RetryBudget {
         self.milli_tokens = self.milli_tokens.saturating_add(self.refill_milli).min(self.max_milli);
     }
 
-    /// An attempt failed: takes a token. [`RetryPolicy::next`] does this itself.
-    fn record_failure(&mut self) {
+    /// An attempt failed, or all those of a lost connection together: takes a token.
+    pub fn record_failure(&mut self) {
         self.milli_tokens = self.milli_tokens.saturating_sub(1000);
     }
 }

@@ -1,0 +1,535 @@
+//! One connection to a server, over its many lives.
+//!
+//! ```text
+//!               handle_connected        handshake done
+//!   Dialing ----------------------> Handshaking --------> Ready --close()--> Draining
+//!    ^  |                              |                  |  ^                  |
+//!    |  | refused, timed out           | refused,         |  |                  | all answered,
+//!    |  v                              v timed out        |  |                  | or out of time
+//!    | Waiting <-----------------------+------------------+  |                  v
+//!    |  |  (backoff)                     lost, stalled       |                Closed
+//!    +--+                                                    |
+//!      due, or hurry()                retire(): all answered, dialled afresh
+//! ```
+//!
+//! `close()` in any other state leads to `Closed` at once.
+//!
+//! A link that was `Lost` reports it as an event; one that retires does not: nobody lost anything.
+//!
+//! While a link is dialled for the first time, or again after it has served, commands wait for it (it has the
+//! *benefit of the doubt*): a restart or a killed connection is over in milliseconds. Once a dial has failed,
+//! or the server was silent for the stall timeout, the link is *down*: commands are refused at once until it
+//! is ready again.
+
+mod handshake;
+mod pipeline;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::config::LaneConfig;
+use crate::resp::{Command, Reply};
+use crate::time::Instant;
+
+pub use handshake::HandshakeError;
+use handshake::{Handshake, Progress};
+use pipeline::Pipeline;
+
+/// The shortest time a timer is set for.
+pub(crate) const TICK: Duration = Duration::from_nanos(1);
+
+/// Below this many staged bytes it is worth yielding once before writing, so that other callers can add theirs.
+const LINGER_BELOW: usize = 32 * 1024;
+
+/// What the driver must do with its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect, and report with `handle_connected` or `handle_dial_failed`.
+    Dial,
+    /// Drop the connection, or the attempt to make one, and any bytes read from it or still to be written.
+    /// Nothing is to be reported.
+    HangUp,
+}
+
+/// What [`poll_transmit`](crate::machine::Lane::poll_transmit) has put into the driver's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Transmit {
+    /// Nothing to write.
+    Nothing,
+    /// The buffer holds bytes: write them all.
+    Ready,
+    /// There are bytes, but more are likely to join them at once: let other tasks run once, then ask again.
+    /// Asking again at once is allowed and merely costs a smaller write.
+    Linger,
+}
+
+/// Why an operation ended without a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The server could not be reached, or refused the connection.
+    Unreachable,
+    /// The connection ended.
+    ConnectionLost,
+    /// The server was silent for the stall timeout.
+    Stalled,
+    /// The server sent what is not a reply, or a reply to nothing.
+    Protocol,
+    /// The operation's deadline passed while it was on its way, or to be tried again.
+    TimedOut,
+    /// The operation's deadline passed while it waited for its turn: too much is in flight.
+    Overloaded,
+    /// The cache was closed.
+    Closed,
+}
+
+/// Why the connection ended, as the driver saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// End of stream, or an error of the socket.
+    Lost,
+    /// The decoder refused the server's bytes.
+    Protocol,
+}
+
+/// Why the latest dial failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The connection could not be made; the driver knows more.
+    #[error("the server could not be reached")]
+    Unreachable,
+    /// It was made, and the server did not let us in.
+    #[error(transparent)]
+    Handshake(HandshakeError),
+    /// The connect timeout passed before the connection could serve.
+    #[error("the server did not answer within the connect timeout")]
+    TimedOut,
+}
+
+/// The connection must be closed: the server broke the rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// It did not let us in.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// It answered although nothing was asked.
+    #[error("the server sent a reply that no command asked for")]
+    UnmatchedReply,
+}
+
+/// How a command on a link ended.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Ended {
+    Reply(Reply),
+    /// Its last byte never left: the server has not executed it.
+    NotSent(Cause),
+    /// It was sent and not answered: nobody knows.
+    Unknown(Cause),
+}
+
+/// Where commands go whose end has come. It cannot call back into the link, which is borrowed.
+pub(crate) type Sink<'a, T> = &'a mut dyn FnMut(T, Ended);
+
+/// What happened to the link itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Ready,
+    DialFailed,
+    DialTimedOut,
+    /// Dialling again will not help before a configuration is changed.
+    DialRefused,
+    /// It had been ready.
+    Lost,
+    /// A PING was answered; `false` where the server said that it cannot serve now.
+    Pong(bool),
+}
+
+#[derive(Debug)]
+enum Owner<T> {
+    Caller(T),
+    /// A health check, or the breaker's probe.
+    Ping,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { until: Instant, trusted: bool },
+    Dialing { deadline: Instant, trusted: bool },
+    Handshaking { deadline: Instant, trusted: bool, handshake: Handshake },
+    Ready,
+    Draining { until: Instant },
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link<T> {
+    config: LaneConfig,
+    rng: fastrand::Rng,
+    state: State,
+    pipeline: Pipeline<Owner<T>>,
+    /// Bytes of the handshake.
+    control: Vec<u8>,
+    hang_up: bool,
+    dial: bool,
+    events: Vec<Event>,
+    /// Dials that failed since the link last served, and the delay before the latest.
+    attempt: u32,
+    delay: Duration,
+    /// Whether this connection has answered a command.
+    served: bool,
+    /// No more commands on this connection; dial again when all are answered.
+    retiring: bool,
+    lingered: bool,
+    /// When a byte last moved, or the first command in flight was handed over.
+    alive_at: Instant,
+    now: Instant,
+}
+
+impl<T> Link<T> {
+    pub(crate) fn new(mut config: LaneConfig, seed: u64, now: Instant) -> Self {
+        // A timer always lies in the future, whatever was configured.
+        for timeout in
+            [&mut config.connect_timeout, &mut config.stall_timeout, &mut config.health_check_interval]
+        {
+            *timeout = (*timeout).max(TICK);
+        }
+        let mut link = Self {
+            config,
+            rng: fastrand::Rng::with_seed(seed),
+            state: State::Closed,
+            pipeline: Pipeline::new(),
+            control: Vec::new(),
+            hang_up: false,
+            dial: false,
+            events: Vec::new(),
+            attempt: 0,
+            delay: Duration::ZERO,
+            served: false,
+            retiring: false,
+            lingered: false,
+            alive_at: now,
+            now,
+        };
+        link.start_dial(true);
+        link
+    }
+
+    pub(crate) const fn config(&self) -> &LaneConfig {
+        &self.config
+    }
+
+    /// Whether a command may be staged: the link is ready, or has the benefit of the doubt.
+    pub(crate) const fn accepts(&self) -> bool {
+        match self.state {
+            State::Waiting { trusted, .. }
+            | State::Dialing { trusted, .. }
+            | State::Handshaking { trusted, .. } => trusted,
+            State::Ready => true,
+            State::Draining { .. } | State::Closed => false,
+        }
+    }
+
+    pub(crate) const fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    pub(crate) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    pub(crate) const fn is_closing(&self) -> bool {
+        matches!(self.state, State::Draining { .. } | State::Closed)
+    }
+
+    /// Commands staged or awaiting their reply, and their bytes.
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        (self.pipeline.len(), self.pipeline.bytes())
+    }
+
+    pub(crate) fn stage(&mut self, command: &Command<'_>, owner: T) -> u64 {
+        self.pipeline.stage(command, Owner::Caller(owner))
+    }
+
+    pub(crate) const fn is_staged(&self, ticket: u64) -> bool {
+        self.pipeline.is_staged(ticket)
+    }
+
+    /// Asks a ready server for a sign of life: answered by [`Event::Pong`], or by [`Event::Lost`].
+    pub(crate) fn ping(&mut self) {
+        self.pipeline.stage(&Command::Ping, Owner::Ping);
+    }
+
+    pub(crate) const fn withdraw(&mut self) {
+        self.pipeline.withdraw();
+    }
+
+    /// Dials now where a backoff is being waited for.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.at(now);
+        if let State::Waiting { trusted, .. } = self.state {
+            self.start_dial(trusted);
+        }
+    }
+
+    /// Replaces the connection by a new one as soon as all in flight is answered: this server is the wrong one.
+    pub(crate) fn retire(&mut self, now: Instant, ended: Sink<'_, T>) {
+        self.at(now);
+        if self.is_ready() {
+            self.retiring = true;
+            self.retire_if_quiet(ended);
+        }
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, until: Instant, ended: Sink<'_, T>) {
+        self.at(now);
+        if self.is_ready() && self.pipeline.len() > 0 && until > self.now {
+            self.state = State::Draining { until };
+        } else if !self.is_closed() {
+            self.finish(ended);
+        }
+    }
+
+    pub(crate) fn handle_connected(&mut self, now: Instant) {
+        self.at(now);
+        if let State::Dialing { deadline, trusted } = self.state {
+            self.alive_at = self.now;
+            self.control.clear();
+            let handshake = Handshake::start(&self.config.handshake, &mut self.control);
+            self.state = State::Handshaking { deadline, trusted, handshake };
+        }
+    }
+
+    pub(crate) fn handle_dial_failed(&mut self, now: Instant, ended: Sink<'_, T>) {
+        self.at(now);
+        if matches!(self.state, State::Dialing { .. }) {
+            self.fail_dial(Event::DialFailed, ended);
+        }
+    }
+
+    /// Bytes have arrived, and these replies with them (maybe none yet).
+    pub(crate) fn handle_replies(
+        &mut self,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+        ended: Sink<'_, T>,
+    ) -> Result<(), Fatal> {
+        self.at(now);
+        self.alive_at = self.now;
+        for reply in replies.drain(..) {
+            if matches!(reply, Reply::Push(_)) {
+                continue; // Nobody subscribes to anything on a lane, but a server may announce what it likes.
+            }
+            if let Err(fatal) = self.handle_reply(reply, ended) {
+                match &fatal {
+                    Fatal::Handshake(error) if error.is_configuration() => {
+                        self.fail_dial(Event::DialRefused, ended);
+                    }
+                    Fatal::Handshake(_) => self.fail_dial(Event::DialFailed, ended),
+                    Fatal::UnmatchedReply => self.lose(Cause::Protocol, ended),
+                }
+                return Err(fatal);
+            }
+        }
+        if self.retiring {
+            self.retire_if_quiet(ended);
+        }
+        if matches!(self.state, State::Draining { .. }) && self.pipeline.len() == 0 {
+            self.finish(ended);
+        }
+        Ok(())
+    }
+
+    fn handle_reply(&mut self, reply: Reply, ended: Sink<'_, T>) -> Result<(), Fatal> {
+        match &mut self.state {
+            State::Handshaking { handshake, .. } => {
+                let progress = handshake.handle_reply(&self.config.handshake, &reply, &mut self.control)?;
+                if progress == Progress::Done {
+                    self.state = State::Ready;
+                    self.served = false;
+                    self.events.push(Event::Ready);
+                }
+            }
+            State::Ready | State::Draining { .. } => {
+                let owner = self.pipeline.answered().ok_or(Fatal::UnmatchedReply)?;
+                self.served = true;
+                self.attempt = 0;
+                match owner {
+                    Owner::Caller(owner) => ended(owner, Ended::Reply(reply)),
+                    Owner::Ping => self.events.push(Event::Pong(!matches!(reply, Reply::Error(_)))),
+                }
+            }
+            // Bytes of a connection that has already been given up.
+            State::Waiting { .. } | State::Dialing { .. } | State::Closed => {}
+        }
+        Ok(())
+    }
+
+    /// The socket took `n` bytes: a sign of life too, or a large value on a slow network would look like a stall.
+    pub(crate) fn handle_written(&mut self, now: Instant, n: usize) {
+        self.at(now);
+        if matches!(self.state, State::Ready | State::Draining { .. }) {
+            self.pipeline.wrote(n);
+            self.alive_at = self.now;
+        }
+    }
+
+    pub(crate) fn handle_disconnected(&mut self, now: Instant, why: Disconnect, ended: Sink<'_, T>) {
+        self.at(now);
+        let cause = match why {
+            Disconnect::Lost => Cause::ConnectionLost,
+            Disconnect::Protocol => Cause::Protocol,
+        };
+        match self.state {
+            State::Dialing { .. } | State::Handshaking { .. } => self.fail_dial(Event::DialFailed, ended),
+            State::Ready => self.lose(cause, ended),
+            State::Draining { .. } => self.finish_because(cause, ended),
+            State::Waiting { .. } | State::Closed => {}
+        }
+        // The driver has told us: it needs no telling.
+        self.hang_up = false;
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, ended: Sink<'_, T>) {
+        self.at(now);
+        if self.due().is_none_or(|due| due > self.now) {
+            return;
+        }
+        match self.state {
+            State::Waiting { trusted, .. } => self.start_dial(trusted),
+            State::Dialing { .. } | State::Handshaking { .. } => self.fail_dial(Event::DialTimedOut, ended),
+            State::Ready if self.pipeline.is_quiet() => {
+                self.ping();
+                self.alive_at = self.now; // The stall timeout runs from here.
+            }
+            State::Ready => self.lose(Cause::Stalled, ended),
+            State::Draining { .. } => self.finish(ended),
+            State::Closed => {}
+        }
+    }
+
+    /// When [`Link::handle_timeout`] has something to do. Flat: no more than a few comparisons.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let silence = |limit| self.alive_at.saturating_add(limit);
+        match self.state {
+            State::Waiting { until, .. } | State::Draining { until } => Some(until),
+            State::Dialing { deadline, .. } | State::Handshaking { deadline, .. } => Some(deadline),
+            State::Ready if !self.pipeline.is_quiet() => Some(silence(self.config.stall_timeout)),
+            State::Ready if self.pipeline.has_staged() => None, // About to be handed over.
+            State::Ready => Some(silence(self.config.health_check_interval)),
+            State::Closed => None,
+        }
+        .filter(|due| !due.is_never())
+    }
+
+    pub(crate) const fn poll_action(&mut self) -> Option<Action> {
+        if core::mem::replace(&mut self.hang_up, false) {
+            Some(Action::HangUp)
+        } else if core::mem::replace(&mut self.dial, false) {
+            Some(Action::Dial)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, wanted: impl Fn(&T) -> bool) -> Transmit {
+        if !self.control.is_empty() {
+            out.append(&mut self.control);
+            return Transmit::Ready;
+        }
+        let open = matches!(self.state, State::Ready | State::Draining { .. });
+        if !open || self.retiring || !self.pipeline.has_staged() {
+            return Transmit::Nothing;
+        }
+        let alone = self.pipeline.len() == 1;
+        if !alone && !self.lingered && self.pipeline.staged_bytes() < LINGER_BELOW {
+            self.lingered = true;
+            return Transmit::Linger;
+        }
+        self.lingered = false;
+        if self.pipeline.is_quiet() {
+            self.alive_at = self.now;
+        }
+        let wanted = |owner: &Owner<T>| match owner {
+            Owner::Caller(owner) => wanted(owner),
+            Owner::Ping => true,
+        };
+        self.pipeline.hand_over(out, wanted);
+        if out.is_empty() { Transmit::Nothing } else { Transmit::Ready }
+    }
+
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.events)
+    }
+
+    /// Clamps a clock that went backwards.
+    fn at(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn start_dial(&mut self, trusted: bool) {
+        self.dial = true;
+        self.state =
+            State::Dialing { deadline: self.now.saturating_add(self.config.connect_timeout), trusted };
+    }
+
+    /// The dial, or the handshake behind it, failed: nobody waits for the next one.
+    fn fail_dial(&mut self, event: Event, ended: Sink<'_, T>) {
+        self.events.push(event);
+        self.hang_up = true;
+        self.dial = false;
+        self.control.clear();
+        self.end_all(false, Cause::Unreachable, ended);
+        self.wait(false);
+    }
+
+    /// A connection that had been ready is no more.
+    fn lose(&mut self, cause: Cause, ended: Sink<'_, T>) {
+        self.events.push(Event::Lost);
+        self.hang_up = true;
+        let trusted = self.served && cause != Cause::Stalled;
+        self.end_all(trusted, cause, ended);
+        self.wait(trusted);
+    }
+
+    fn wait(&mut self, trusted: bool) {
+        self.delay = self.config.reconnect.delay(self.attempt, self.delay, &mut self.rng);
+        self.attempt = self.attempt.saturating_add(1);
+        self.state = State::Waiting { until: self.now.saturating_add(self.delay.max(TICK)), trusted };
+    }
+
+    fn retire_if_quiet(&mut self, ended: Sink<'_, T>) {
+        if self.is_ready() && self.pipeline.is_quiet() {
+            self.hang_up = true;
+            self.end_all(true, Cause::ConnectionLost, ended);
+            self.start_dial(true);
+        }
+    }
+
+    fn finish(&mut self, ended: Sink<'_, T>) {
+        self.finish_because(Cause::Closed, ended);
+    }
+
+    fn finish_because(&mut self, cause: Cause, ended: Sink<'_, T>) {
+        self.hang_up = true;
+        self.dial = false;
+        self.control.clear();
+        self.end_all(false, cause, ended);
+        self.state = State::Closed;
+    }
+
+    fn end_all(&mut self, keep_staged: bool, cause: Cause, ended: Sink<'_, T>) {
+        self.retiring = false;
+        self.lingered = false;
+        self.pipeline.disconnected(keep_staged, |orphan| {
+            if let Owner::Caller(owner) = orphan.owner {
+                ended(owner, if orphan.sent { Ended::Unknown(cause) } else { Ended::NotSent(cause) });
+            }
+        });
+    }
+}

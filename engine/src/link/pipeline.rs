@@ -1,0 +1,323 @@
+//! Commands on one connection, in the order of their replies.
+//!
+//! ```text
+//!            stage()          hand_over()           answered()
+//!  command ----------> staged ------------> handed ------------> gone
+//!                        |                    |
+//!              withdraw()| never sent         | connection lost: `sent` tells
+//!                        v                    v whether the last byte was written
+//!                      gone                 gone
+//! ```
+//!
+//! A command whose caller has left stays in the queue: its reply still comes, and must be given to nobody
+//! (a *tombstone*). Only while it is staged can it still be taken back.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::resp::Command;
+
+/// The commands in flight on one connection; `T` says whose they are.
+#[derive(Debug)]
+pub(crate) struct Pipeline<T> {
+    queue: VecDeque<Entry<T>>,
+    /// How many at the back of `queue` are staged: encoded into `out` and not yet handed over.
+    staged: usize,
+    out: Vec<u8>,
+    /// Bytes handed to the driver on this connection, and how many of them its socket has taken.
+    handed: u64,
+    written: u64,
+    /// Bytes ever staged. Grows like `handed` but does not shrink by what is withdrawn, so that it can serve
+    /// as a ticket: a command is staged as long as its ticket is above `handed_ticket`.
+    ticket: u64,
+    handed_ticket: u64,
+    /// Bytes of `queue`, staged or handed, and not answered.
+    bytes: usize,
+    withdrawn: bool,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    owner: T,
+    len: usize,
+    /// Where the command ends in the stream of bytes handed over; set when it is handed over.
+    end: u64,
+}
+
+/// A command that ended with its connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Orphan<T> {
+    pub(crate) owner: T,
+    /// Whether the socket had taken the command's last byte. If not, the server cannot have executed it.
+    pub(crate) sent: bool,
+}
+
+impl<T> Pipeline<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            staged: 0,
+            out: Vec::new(),
+            handed: 0,
+            written: 0,
+            ticket: 0,
+            handed_ticket: 0,
+            bytes: 0,
+            withdrawn: false,
+        }
+    }
+
+    /// Commands not yet answered, tombstones included.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing awaits a reply on this connection.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.queue.len() == self.staged
+    }
+
+    pub(crate) const fn has_staged(&self) -> bool {
+        self.staged > 0
+    }
+
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Encodes a command behind the others. The ticket tells [`Pipeline::is_staged`] about it.
+    pub(crate) fn stage(&mut self, command: &Command<'_>, owner: T) -> u64 {
+        let before = self.out.len();
+        command.encode(&mut self.out);
+        let len = self.out.len() - before;
+        self.queue.push_back(Entry { owner, len, end: 0 });
+        self.staged += 1;
+        self.bytes += len;
+        self.ticket += len as u64;
+        self.ticket
+    }
+
+    pub(crate) const fn is_staged(&self, ticket: u64) -> bool {
+        ticket > self.handed_ticket
+    }
+
+    /// Says that some staged command is wanted no more; the next [`Pipeline::hand_over`] leaves it out.
+    pub(crate) const fn withdraw(&mut self) {
+        self.withdrawn = true;
+    }
+
+    /// Moves the staged bytes to `out`, without those of withdrawn commands (`wanted` says no).
+    pub(crate) fn hand_over(&mut self, out: &mut Vec<u8>, wanted: impl Fn(&T) -> bool) {
+        if core::mem::take(&mut self.withdrawn) {
+            self.leave_out_withdrawn(wanted);
+        }
+        let first = self.queue.len() - self.staged;
+        for entry in self.queue.range_mut(first..) {
+            self.handed += entry.len as u64;
+            entry.end = self.handed;
+        }
+        self.staged = 0;
+        self.handed_ticket = self.ticket;
+        if out.is_empty() {
+            core::mem::swap(out, &mut self.out);
+        } else {
+            out.append(&mut self.out);
+        }
+    }
+
+    fn leave_out_withdrawn(&mut self, wanted: impl Fn(&T) -> bool) {
+        let first = self.queue.len() - self.staged;
+        let staged = self.queue.split_off(first);
+        let bytes = core::mem::take(&mut self.out);
+        let mut rest = bytes.as_slice();
+        self.staged = 0;
+        for entry in staged {
+            let (command, behind) = rest.split_at(entry.len.min(rest.len()));
+            rest = behind;
+            if wanted(&entry.owner) {
+                self.out.extend_from_slice(command);
+                self.queue.push_back(entry);
+                self.staged += 1;
+            } else {
+                self.bytes -= entry.len;
+            }
+        }
+    }
+
+    /// The socket took `n` more bytes.
+    pub(crate) fn wrote(&mut self, n: usize) {
+        self.written = self.written.saturating_add(n as u64).min(self.handed);
+    }
+
+    /// The owner of the oldest command that was handed over, whose reply has come.
+    pub(crate) fn answered(&mut self) -> Option<T> {
+        if self.is_quiet() {
+            return None;
+        }
+        let entry = self.queue.pop_front()?;
+        self.bytes -= entry.len;
+        Some(entry.owner)
+    }
+
+    /// The connection is gone. What was handed over ends; what is only staged was never part of it and goes out
+    /// on the next one where `keep_staged` says so, and otherwise ends too, unsent.
+    pub(crate) fn disconnected(&mut self, keep_staged: bool, mut ended: impl FnMut(Orphan<T>)) {
+        let staged = self.queue.split_off(self.queue.len() - self.staged);
+        for entry in self.queue.drain(..) {
+            self.bytes -= entry.len;
+            ended(Orphan { owner: entry.owner, sent: entry.end <= self.written });
+        }
+        self.handed = 0;
+        self.written = 0;
+        if keep_staged {
+            self.queue = staged;
+            return;
+        }
+        for entry in staged {
+            ended(Orphan { owner: entry.owner, sent: false });
+        }
+        self.out.clear();
+        self.staged = 0;
+        self.bytes = 0;
+        self.handed_ticket = self.ticket;
+        self.withdrawn = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Key;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn get(key: &str) -> Command<'_> {
+        Command::Get(Key { namespace: b"", key: key.as_bytes() })
+    }
+
+    fn wire(command: &Command<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        command.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn replies_belong_to_commands_in_order() {
+        let mut pipeline = Pipeline::new();
+        pipeline.stage(&get("a"), 'a');
+        pipeline.stage(&get("b"), 'b');
+        assert_eq!(pipeline.answered(), None, "nothing was handed over yet");
+        let mut out = Vec::new();
+        pipeline.hand_over(&mut out, |_| true);
+        pipeline.stage(&get("c"), 'c');
+        assert_eq!(pipeline.answered(), Some('a'));
+        assert_eq!(pipeline.answered(), Some('b'));
+        assert_eq!(pipeline.answered(), None, "c is only staged");
+        assert_eq!(pipeline.bytes(), wire(&get("c")).len());
+    }
+
+    #[test]
+    fn a_withdrawn_command_is_never_handed_over() {
+        let mut pipeline = Pipeline::new();
+        pipeline.stage(&get("a"), 'a');
+        let ticket = pipeline.stage(&get("bb"), 'b');
+        pipeline.stage(&get("c"), 'c');
+        assert!(pipeline.is_staged(ticket));
+        pipeline.withdraw();
+        let mut out = Vec::new();
+        pipeline.hand_over(&mut out, |&owner| owner != 'b');
+        assert!(!pipeline.is_staged(ticket));
+        assert_eq!(out, [wire(&get("a")), wire(&get("c"))].concat());
+        assert_eq!(
+            (pipeline.answered(), pipeline.answered(), pipeline.answered()),
+            (Some('a'), Some('c'), None)
+        );
+        assert_eq!(pipeline.bytes(), 0);
+    }
+
+    #[test]
+    fn lost_connection_says_which_commands_were_sent() {
+        let commands = [wire(&get("a")), wire(&get("b"))];
+        let total = commands[0].len() + commands[1].len();
+        for written in 0..=total {
+            let mut pipeline = Pipeline::new();
+            pipeline.stage(&get("a"), 'a');
+            pipeline.stage(&get("b"), 'b');
+            pipeline.hand_over(&mut Vec::new(), |_| true);
+            pipeline.stage(&get("c"), 'c');
+            pipeline.wrote(written);
+            let mut sent = vec![];
+            pipeline.disconnected(false, |orphan| sent.push(orphan.sent));
+            assert_eq!(
+                sent,
+                [written >= commands[0].len(), written == total, false],
+                "{written} bytes written"
+            );
+            assert_eq!((pipeline.len(), pipeline.bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_was_only_staged_survives_a_disconnect_when_asked() {
+        let mut pipeline = Pipeline::new();
+        pipeline.stage(&get("a"), 'a');
+        pipeline.hand_over(&mut Vec::new(), |_| true);
+        pipeline.stage(&get("b"), 'b');
+        let mut gone = vec![];
+        pipeline.disconnected(true, |orphan| gone.push(orphan.owner));
+        assert_eq!(gone, ['a']);
+        let mut out = Vec::new();
+        pipeline.hand_over(&mut out, |_| true);
+        assert_eq!(out, wire(&get("b")));
+        pipeline.wrote(out.len());
+        let mut sent = vec![];
+        pipeline.disconnected(false, |orphan| sent.push((orphan.owner, orphan.sent)));
+        assert_eq!(sent, [('b', true)]);
+    }
+
+    proptest! {
+        /// Whatever is staged, withdrawn, handed over and answered, owners come back in order, the wanted
+        /// ones exactly once, and the byte count is that of the queue.
+        #[test]
+        fn order_and_accounting_hold(steps in proptest::collection::vec((0u8..4, 0usize..8), 1..80)) {
+            let mut pipeline = Pipeline::new();
+            let mut model: VecDeque<(u32, usize, bool)> = VecDeque::new(); // owner, length, handed over
+            let mut unwanted = alloc::collections::BTreeSet::new();
+            let mut next = 0u32;
+            for (step, n) in steps {
+                match step {
+                    0 => {
+                        let key = "k".repeat(n + 1);
+                        pipeline.stage(&get(&key), next);
+                        model.push_back((next, wire(&get(&key)).len(), false));
+                        next += 1;
+                    }
+                    1 => {
+                        if let Some(&(owner, ..)) = model.iter().filter(|(.., handed)| !handed).nth(n) {
+                            unwanted.insert(owner);
+                            pipeline.withdraw();
+                        }
+                    }
+                    2 => {
+                        let mut out = Vec::new();
+                        pipeline.hand_over(&mut out, |owner| !unwanted.contains(owner));
+                        model.retain(|(owner, _, handed)| *handed || !unwanted.contains(owner));
+                        let expected: usize = model.iter().filter(|m| !m.2).map(|m| m.1).sum();
+                        prop_assert_eq!(out.len(), expected);
+                        model.iter_mut().for_each(|m| m.2 = true);
+                    }
+                    _ => {
+                        let expected = model.front().is_some_and(|m| m.2).then(|| model.pop_front().map(|m| m.0)).flatten();
+                        prop_assert_eq!(pipeline.answered(), expected);
+                    }
+                }
+                prop_assert_eq!(pipeline.len(), model.len());
+                prop_assert_eq!(pipeline.bytes(), model.iter().map(|m| m.1).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The breaker of one endpoint among its lanes: what they signal goes in, probes and recoveries come out.
+
+use super::lane::Signal;
+use crate::policy::{Breaker, BreakerConfig, BreakerState, BreakerView, Permit, Verdict};
+use crate::time::Instant;
+
+/// A [`Breaker`] that understands the [`Signal`]s of lanes.
+#[derive(Debug)]
+pub struct Circuit {
+    breaker: Breaker,
+    recovered: bool,
+}
+
+impl Circuit {
+    /// A closed circuit. `seed` is for jitter only.
+    #[must_use]
+    pub fn new(config: BreakerConfig, seed: u64) -> Self {
+        Self { breaker: Breaker::new(config, seed), recovered: false }
+    }
+
+    /// Asks for a permit; see [`Breaker::admit`].
+    pub fn admit(&mut self, now: Instant) -> Option<Permit> {
+        self.breaker.admit(now)
+    }
+
+    /// A lane has news.
+    pub fn handle_signal(&mut self, now: Instant, signal: Signal) {
+        self.change(|breaker| match signal {
+            Signal::Verdict(permit, verdict) => breaker.record(now, permit, verdict),
+            Signal::Failure => breaker.record_failure(now),
+            Signal::Trip => breaker.trip(now),
+        });
+    }
+
+    /// A permit comes back that no lane has taken.
+    pub fn record(&mut self, now: Instant, permit: Permit, verdict: Verdict) {
+        self.handle_signal(now, Signal::Verdict(permit, verdict));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.change(|breaker| breaker.handle_timeout(now));
+    }
+
+    /// When to call [`Circuit::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.breaker.poll_timeout()
+    }
+
+    /// A probe to be made, by any lane: hand it to [`Lane::probe`](super::Lane::probe).
+    #[must_use]
+    pub fn poll_probe(&mut self) -> Option<Permit> {
+        self.breaker.poll_probe()
+    }
+
+    /// Whether the breaker has closed again since this was asked last: tell the tiers.
+    #[must_use]
+    pub const fn poll_recovered(&mut self) -> bool {
+        core::mem::replace(&mut self.recovered, false)
+    }
+
+    /// The breaker's state.
+    #[must_use]
+    pub fn state(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
+    /// The breaker's state in 32 bits.
+    #[must_use]
+    pub fn view(&self) -> BreakerView {
+        self.breaker.view()
+    }
+
+    /// How often the breaker has opened.
+    #[must_use]
+    pub const fn trips(&self) -> u64 {
+        self.breaker.trips()
+    }
+
+    fn change(&mut self, work: impl FnOnce(&mut Breaker)) {
+        let was_closed = self.breaker.state() == BreakerState::Closed;
+        work(&mut self.breaker);
+        if !was_closed && self.breaker.state() == BreakerState::Closed {
+            self.recovered = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_again_is_told_once() {
+        let now = Instant::EPOCH;
+        let mut circuit = Circuit::new(BreakerConfig { half_open_permits: 1, ..BreakerConfig::default() }, 1);
+        circuit.handle_signal(now, Signal::Trip);
+        assert_eq!(
+            (circuit.state(), circuit.trips(), circuit.poll_recovered()),
+            (BreakerState::Open, 1, false)
+        );
+        let due = circuit.poll_timeout().expect("open ends");
+        circuit.handle_timeout(due);
+        let probe = circuit.poll_probe().expect("half-open begins with a probe");
+        assert_eq!(circuit.poll_probe(), None);
+        circuit.handle_signal(due, Signal::Verdict(probe, Verdict::Success));
+        let permit = circuit.admit(due).expect("a place of the trial");
+        circuit.record(due, permit, Verdict::Success);
+        assert_eq!(circuit.state(), BreakerState::Closed);
+        assert!(circuit.poll_recovered());
+        assert!(!circuit.poll_recovered());
+    }
+}

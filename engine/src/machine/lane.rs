@@ -1,0 +1,670 @@
+//! A lane: one connection with the operations on it, and the decision of what a failure means to each.
+//!
+//! The link below knows commands in flight; the lane adds what a caller cares about: a bound with a fair queue,
+//! a deadline, attempts, and exactly one outcome. What the breaker must know comes out as [`Signal`]s.
+
+use alloc::collections::{BinaryHeap, VecDeque};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::task::{Poll, Waker};
+
+use super::slots::{Op, OpId, Slots, State, Ticket};
+use crate::config::LaneConfig;
+use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, TICK, Transmit};
+use crate::policy::{Executed, FailedAttempt, Permit, RetryBudget, Verdict};
+use crate::resp::{Command, ErrorClass, Reply};
+use crate::time::Instant;
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The server answered; its errors are replies too.
+    Reply(Reply),
+    /// It did not.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// The outcome of an operation that a closed lane did not take or not finish.
+    #[must_use]
+    pub const fn closed() -> Self {
+        Self::Failed(Failure { cause: Cause::Closed, executed: Executed::No })
+    }
+}
+
+/// An operation that the server did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why there is no reply.
+    pub cause: Cause,
+    /// Whether the server may have executed it.
+    pub executed: Executed,
+}
+
+/// Where an operation stands that is not over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Hand the command in (again) with [`Lane::resubmit`]: there is room for it, or an attempt is due.
+    Again,
+    /// It is over, and forgotten by the lane.
+    Done(Outcome),
+}
+
+/// Why an operation was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Too many operations wait already.
+    Overloaded,
+    /// The command alone is larger than all that may be in flight.
+    TooLarge {
+        /// Its size on the wire, in bytes.
+        len: usize,
+        /// The most that may be in flight, in bytes.
+        max: usize,
+    },
+    /// The lane was closed.
+    Closed,
+}
+
+/// What the breaker must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// An operation, or the breaker's probe, ended so.
+    Verdict(Permit, Verdict),
+    /// The server failed us in a way that belongs to no single operation: a dial failed, a connection was lost,
+    /// operations timed out.
+    Failure,
+    /// The server refused us for a reason that only a changed configuration cures.
+    Trip,
+}
+
+/// Counters of one lane since it was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Connections that became ready.
+    pub connects: u64,
+    /// Dials that failed: refused, timed out, or not let in.
+    pub dial_failures: u64,
+    /// Ready connections that were lost.
+    pub losses: u64,
+    /// Attempts that were made again.
+    pub retries: u64,
+    /// Operations whose deadline passed.
+    pub timeouts: u64,
+}
+
+impl core::iter::Sum for LaneStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            connects: sum.connects + one.connects,
+            dial_failures: sum.dial_failures + one.dial_failures,
+            losses: sum.losses + one.losses,
+            retries: sum.retries + one.retries,
+            timeouts: sum.timeouts + one.timeouts,
+        })
+    }
+}
+
+/// One connection to a server with its operations. See the [crate's first page](crate) for how to drive it.
+#[derive(Debug)]
+pub struct Lane {
+    link: Link<Ticket>,
+    slots: Slots,
+    /// Operations without room, oldest first, with some that have left.
+    waiting: VecDeque<OpId>,
+    waiters: usize,
+    /// Room kept for operations that were asked to hand their command in.
+    reserved: (usize, usize),
+    /// When delayed operations are due, with some that have left.
+    delayed: BinaryHeap<Reverse<(Instant, OpId)>>,
+    budget: RetryBudget,
+    rng: fastrand::Rng,
+    /// The breaker's probe, not answered yet.
+    probe: Option<Permit>,
+    /// Timeouts count as one failure until then.
+    timeouts_counted_until: Option<Instant>,
+    signals: Vec<Signal>,
+    wakers: Vec<Waker>,
+    stats: LaneStats,
+    last_error: Option<DialError>,
+    now: Instant,
+}
+
+impl Lane {
+    /// A lane that wants to dial at once. `seed` is for jitter only.
+    #[must_use]
+    pub fn new(config: LaneConfig, seed: u64, now: Instant) -> Self {
+        let budget = RetryBudget::new(config.retry.budget);
+        Self {
+            link: Link::new(config, seed, now),
+            slots: Slots::new(),
+            waiting: VecDeque::new(),
+            waiters: 0,
+            reserved: (0, 0),
+            delayed: BinaryHeap::new(),
+            budget,
+            rng: fastrand::Rng::with_seed(seed.rotate_left(32)),
+            probe: None,
+            timeouts_counted_until: None,
+            signals: Vec::new(),
+            wakers: Vec::new(),
+            stats: LaneStats::default(),
+            last_error: None,
+            now,
+        }
+    }
+
+    // ---- callers ----
+
+    /// Takes an operation. It is sent at once where the lane can, and otherwise waits for its turn.
+    ///
+    /// # Errors
+    /// Over a bound nothing is encoded; see [`Refused`]. The permit was not used then.
+    pub fn submit(
+        &mut self,
+        now: Instant,
+        command: &Command<'_>,
+        permit: Permit,
+        deadline: Instant,
+    ) -> Result<OpId, Refused> {
+        self.at(now);
+        let len = command.encoded_len();
+        let max = self.link.config().max_in_flight_bytes;
+        if self.link.is_closing() {
+            return Err(Refused::Closed);
+        }
+        if len > max {
+            return Err(Refused::TooLarge { len, max });
+        }
+        let must_wait = self.waiters > 0 || !self.has_room(len);
+        if must_wait && self.waiters >= self.link.config().max_waiting {
+            return Err(Refused::Overloaded);
+        }
+        let op = Op::new(command.is_idempotent(), permit, deadline, len);
+        let id = self.slots.insert(op, State::Waiting);
+        if must_wait {
+            self.wait(id);
+        } else {
+            self.send(id, command);
+        }
+        Ok(id)
+    }
+
+    /// Where an operation stands. Pending, it wakes `waker` when that changes; the latest waker counts.
+    /// [`Progress::Done`] is told once; an operation that is not known (any more) counts as closed.
+    pub fn poll(&mut self, id: OpId, waker: &Waker) -> Poll<Progress> {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return Poll::Ready(Progress::Done(Outcome::closed()));
+        };
+        match slot.state() {
+            State::Again => Poll::Ready(Progress::Again),
+            State::Done(_) => match self.slots.free(id) {
+                Some((_, State::Done(outcome))) => Poll::Ready(Progress::Done(outcome)),
+                _ => Poll::Ready(Progress::Done(Outcome::closed())),
+            },
+            State::Free { .. } | State::Waiting | State::InFlight { .. } | State::Delayed { .. } => {
+                slot.watch(waker);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The command of an operation that stands at [`Progress::Again`]; the same as before. Ignored otherwise.
+    pub fn resubmit(&mut self, id: OpId, command: &Command<'_>) {
+        let Some(slot) = self.slots.get(id) else { return };
+        if matches!(slot.state(), State::Again) {
+            self.release(slot.op.len);
+            self.send(id, command);
+        }
+    }
+
+    /// Withdraws an operation. What is not handed over yet is never sent; otherwise its reply will be given to
+    /// nobody. Whether a write that was sent took place, nobody learns.
+    pub fn cancel(&mut self, id: OpId) {
+        self.leave(id);
+        self.slots.free(id);
+        self.admit_waiters();
+    }
+
+    /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
+    pub fn close(&mut self, now: Instant, until: Instant) {
+        self.at(now);
+        while let Some(id) = self.waiting.pop_front() {
+            if is_waiting(&self.slots, id) {
+                self.fail(id, Failure { cause: Cause::Closed, executed: Executed::No });
+            }
+        }
+        self.drive(|link, ended| link.close(now, until, ended));
+    }
+
+    /// Asks the server for a sign of life on behalf of the breaker: dials at once where a backoff is being waited
+    /// for. The verdict comes as a [`Signal`].
+    pub fn probe(&mut self, now: Instant, permit: Permit) {
+        self.at(now);
+        if self.link.is_closing() {
+            self.signals.push(Signal::Verdict(permit, Verdict::Abandoned));
+            return;
+        }
+        self.probe = Some(permit);
+        if self.link.is_ready() {
+            self.link.ping();
+        }
+        self.link.hurry(now);
+    }
+
+    // ---- the driver ----
+
+    /// The socket is connected.
+    pub fn handle_connected(&mut self, now: Instant) {
+        self.at(now);
+        self.link.handle_connected(now);
+    }
+
+    /// The attempt to connect failed.
+    pub fn handle_dial_failed(&mut self, now: Instant) {
+        self.at(now);
+        self.drive(|link, ended| link.handle_dial_failed(now, ended));
+    }
+
+    /// Bytes have arrived, and with them these replies: maybe none yet. Empties `replies`.
+    ///
+    /// # Errors
+    /// The connection must be closed; the lane has drawn its conclusions already.
+    pub fn handle_replies(&mut self, now: Instant, replies: &mut Vec<Reply>) -> Result<(), Fatal> {
+        self.at(now);
+        let result = self.drive(|link, ended| link.handle_replies(now, replies, ended));
+        replies.clear();
+        if let Err(Fatal::Handshake(error)) = &result {
+            self.last_error = Some(DialError::Handshake(error.clone()));
+        }
+        result
+    }
+
+    /// The socket took `n` bytes of what [`Lane::poll_transmit`] gave.
+    pub fn handle_written(&mut self, now: Instant, n: usize) {
+        self.at(now);
+        self.link.handle_written(now, n);
+    }
+
+    /// The connection is gone, or was closed because its bytes made no sense.
+    pub fn handle_disconnected(&mut self, now: Instant, why: Disconnect) {
+        self.at(now);
+        self.drive(|link, ended| link.handle_disconnected(now, why, ended));
+    }
+
+    /// Time has passed. Early and late calls are both fine.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.at(now);
+        self.drive(|link, ended| link.handle_timeout(now, ended));
+        while let Some((id, deadline)) = self.slots.next_deadline() {
+            if deadline > self.now {
+                break;
+            }
+            self.time_out(id);
+        }
+        while let Some(&Reverse((until, id))) = self.delayed.peek() {
+            if until > self.now {
+                break;
+            }
+            self.delayed.pop();
+            if is_delayed(&self.slots, id, until) {
+                self.wait(id);
+            }
+        }
+        self.admit_waiters();
+    }
+
+    /// What to do with the socket; ask until `None`. May change after every input.
+    #[must_use]
+    pub const fn poll_action(&mut self) -> Option<Action> {
+        self.link.poll_action()
+    }
+
+    /// Appends what is to be written to `out`, which should be empty: then it is swapped, not copied. May change
+    /// after every input.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Transmit {
+        let slots = &self.slots;
+        self.link.poll_transmit(out, |&ticket| slots.redeem(ticket).is_some())
+    }
+
+    /// When to call [`Lane::handle_timeout`] next; flat, and in the future once it was called. May change after
+    /// every input.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.slots.next_deadline().map(|(_, deadline)| deadline);
+        let delayed = self.delayed.peek().map(|Reverse((until, ..))| *until);
+        [self.link.due(), deadline.filter(|at| !at.is_never()), delayed].into_iter().flatten().min()
+    }
+
+    /// Moves what the breaker must be told to `signals`.
+    pub fn drain_signals(&mut self) -> impl Iterator<Item = Signal> + '_ {
+        self.signals.drain(..)
+    }
+
+    /// Whether [`Lane::drain_signals`] has anything.
+    #[must_use]
+    pub fn has_signals(&self) -> bool {
+        !self.signals.is_empty()
+    }
+
+    /// Moves the wakers of callers whose operation moved on to `wakers`: wake them after unlocking.
+    pub fn take_wakers(&mut self, wakers: &mut Vec<Waker>) {
+        wakers.append(&mut self.wakers);
+    }
+
+    // ---- views ----
+
+    /// The latest time the lane was told.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Whether the connection serves.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.link.is_ready()
+    }
+
+    /// Whether the lane is closed and its socket no more needed.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.link.is_closed()
+    }
+
+    /// Operations that are not over.
+    #[must_use]
+    pub const fn live(&self) -> usize {
+        self.slots.live()
+    }
+
+    /// Commands staged or unanswered, and their bytes on the wire.
+    #[must_use]
+    pub fn in_flight(&self) -> (usize, usize) {
+        self.link.in_flight()
+    }
+
+    /// Counters since the lane was built.
+    #[must_use]
+    pub const fn stats(&self) -> LaneStats {
+        self.stats
+    }
+
+    /// Why the latest dial failed; `None` while connected, or when no dial has ended yet.
+    #[must_use]
+    pub const fn last_error(&self) -> Option<&DialError> {
+        self.last_error.as_ref()
+    }
+
+    // ---- inside ----
+
+    /// Clamps a clock that went backwards.
+    fn at(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// Lets the link work, and draws the conclusions for the operations that ended and for the breaker.
+    fn drive<R>(&mut self, work: impl FnOnce(&mut Link<Ticket>, Sink<'_, Ticket>) -> R) -> R {
+        let Self { link, slots, signals, wakers, budget, .. } = self;
+        let mut failed: Vec<(Ticket, Ended)> = Vec::new();
+        let result = work(link, &mut |ticket, ended| match ended {
+            // The usual case is concluded on the spot.
+            Ended::Reply(reply) if !matches!(reply, Reply::Error(_)) => {
+                let Some(id) = slots.redeem(ticket) else { return };
+                let Some(permit) = slots.get(id).map(|slot| slot.op.permit) else { return };
+                budget.record_success();
+                signal_verdict(signals, permit, Verdict::Success);
+                wakers.extend(slots.advance(id, State::Done(Outcome::Reply(reply))));
+            }
+            ended => failed.push((ticket, ended)),
+        });
+        self.handle_events();
+        for (ticket, ended) in failed {
+            if let Some(id) = self.slots.redeem(ticket) {
+                self.conclude(id, ended);
+            }
+        }
+        self.admit_waiters();
+        result
+    }
+
+    fn handle_events(&mut self) {
+        for event in self.link.take_events() {
+            match event {
+                Event::Ready => {
+                    self.stats.connects += 1;
+                    self.last_error = None;
+                    if self.probe.is_some() {
+                        self.link.ping();
+                    }
+                }
+                Event::DialFailed => self.dial_failed(DialError::Unreachable),
+                Event::DialTimedOut => self.dial_failed(DialError::TimedOut),
+                Event::DialRefused => {
+                    self.stats.dial_failures += 1;
+                    self.probe = None;
+                    self.signals.push(Signal::Trip);
+                }
+                Event::Lost => {
+                    self.stats.losses += 1;
+                    self.budget.record_failure();
+                    self.answer_probe(Verdict::Failure);
+                    self.signals.push(Signal::Failure);
+                }
+                Event::Pong(true) => self.answer_probe(Verdict::Success),
+                Event::Pong(false) => self.answer_probe(Verdict::Failure),
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, error: DialError) {
+        self.stats.dial_failures += 1;
+        self.last_error = Some(error);
+        self.probe = None; // The failure says it all.
+        self.signals.push(Signal::Failure);
+    }
+
+    fn answer_probe(&mut self, verdict: Verdict) {
+        if let Some(permit) = self.probe.take() {
+            self.signals.push(Signal::Verdict(permit, verdict));
+        }
+    }
+
+    /// Begins an attempt with the command of an operation.
+    fn send(&mut self, id: OpId, command: &Command<'_>) {
+        let Some(ticket) = self.slots.ticket(id) else { return };
+        if self.link.accepts() {
+            let staged = self.link.stage(command, ticket);
+            self.slots.advance(id, State::InFlight { staged });
+        } else {
+            let cause = if self.link.is_closing() { Cause::Closed } else { Cause::Unreachable };
+            self.conclude(id, Ended::NotSent(cause));
+        }
+    }
+
+    /// What the end of an attempt means to its operation: over, or to be tried again.
+    fn conclude(&mut self, id: OpId, ended: Ended) {
+        let Some(op) = self.slots.get_mut(id).map(|slot| &mut slot.op) else { return };
+        let executed = if matches!(ended, Ended::Unknown(_)) { Executed::Unknown } else { Executed::No };
+        op.maybe_executed |= executed == Executed::Unknown;
+        let (permit, maybe_executed) = (op.permit, op.maybe_executed);
+        let (outcome, verdict, retry) = match ended {
+            Ended::Reply(reply) => {
+                let (verdict, retry) = self.judge(id, &reply);
+                (Outcome::Reply(reply), verdict, retry)
+            }
+            Ended::NotSent(cause) | Ended::Unknown(cause) => {
+                let executed = if maybe_executed { Executed::Unknown } else { Executed::No };
+                let retry = cause != Cause::Closed;
+                (Outcome::Failed(Failure { cause, executed }), Verdict::Abandoned, retry)
+            }
+        };
+        if retry && self.retry(id, executed) {
+            return;
+        }
+        signal_verdict(&mut self.signals, permit, verdict);
+        self.wakers.extend(self.slots.advance(id, State::Done(outcome)));
+    }
+
+    /// What an error reply says about the server, and whether the command may be tried again.
+    fn judge(&mut self, id: OpId, reply: &Reply) -> (Verdict, bool) {
+        let Reply::Error(error) = reply else { return (Verdict::Success, false) };
+        match error.class() {
+            ErrorClass::Transient => {
+                self.budget.record_failure();
+                (Verdict::Failure, true)
+            }
+            ErrorClass::Topology if error.code() == b"READONLY" => {
+                // The server was demoted: what the address leads to now is found by dialling it again, once.
+                self.link.retire(self.now, &mut |_, _| {});
+                let first = self.slots.get(id).is_some_and(|slot| slot.op.attempts < 2);
+                (Verdict::Failure, first)
+            }
+            ErrorClass::Topology => (Verdict::Failure, false),
+            ErrorClass::Auth | ErrorClass::Unsupported => {
+                self.signals.push(Signal::Trip);
+                (Verdict::Abandoned, false)
+            }
+            ErrorClass::Capacity | ErrorClass::Caller => {
+                self.budget.record_success();
+                (Verdict::Success, false)
+            }
+        }
+    }
+
+    /// Puts an operation off until its next attempt is due, if it may have one.
+    fn retry(&mut self, id: OpId, executed: Executed) -> bool {
+        let config = self.link.config();
+        if !self.link.accepts() && (config.fail_fast || self.link.is_closing()) {
+            return false; // Somebody else can answer at once.
+        }
+        let policy = config.retry;
+        let Some(slot) = self.slots.get_mut(id) else { return false };
+        let failed = FailedAttempt {
+            made: slot.op.attempts,
+            executed,
+            idempotent: slot.op.idempotent,
+            previous: slot.op.delay,
+            deadline: slot.op.deadline,
+        };
+        let Some(until) = policy.next(self.now, &failed, &self.budget, &mut self.rng) else { return false };
+        let until = until.max(self.now.saturating_add(TICK));
+        slot.op.delay = until.saturating_since(self.now);
+        self.stats.retries += 1;
+        self.wakers.extend(self.slots.advance(id, State::Delayed { until }));
+        if self.delayed.len() > 2 * self.slots.live() + 64 {
+            let slots = &self.slots;
+            self.delayed.retain(|Reverse((until, id))| is_delayed(slots, *id, *until));
+        }
+        self.delayed.push(Reverse((until, id)));
+        true
+    }
+
+    fn time_out(&mut self, id: OpId) {
+        let Some(slot) = self.slots.get(id) else { return };
+        let maybe_executed = slot.op.maybe_executed;
+        let (cause, sent) = match *slot.state() {
+            State::Waiting => (Cause::Overloaded, false),
+            State::InFlight { staged } => (Cause::TimedOut, !self.link.is_staged(staged)),
+            State::Free { .. } | State::Again | State::Delayed { .. } | State::Done(_) => {
+                (Cause::TimedOut, false)
+            }
+        };
+        if matches!(slot.state(), State::InFlight { .. }) {
+            self.count_timeout();
+        }
+        self.stats.timeouts += 1;
+        let executed = if sent || maybe_executed { Executed::Unknown } else { Executed::No };
+        self.fail(id, Failure { cause, executed });
+    }
+
+    /// However many operations time out, a silent server is one failure per stall timeout.
+    fn count_timeout(&mut self) {
+        if self.timeouts_counted_until.is_none_or(|until| until <= self.now) {
+            let stall_timeout = self.link.config().stall_timeout;
+            self.timeouts_counted_until = Some(self.now.saturating_add(stall_timeout));
+            self.budget.record_failure();
+            self.signals.push(Signal::Failure);
+        }
+    }
+
+    /// Ends an operation for a reason of our own.
+    fn fail(&mut self, id: OpId, failure: Failure) {
+        self.leave(id);
+        self.wakers.extend(self.slots.advance(id, State::Done(Outcome::Failed(failure))));
+    }
+
+    /// Gives back what an unfinished operation holds: its place in a queue, its room, its permit.
+    fn leave(&mut self, id: OpId) {
+        let Some(slot) = self.slots.get(id) else { return };
+        let op = slot.op;
+        match *slot.state() {
+            State::Waiting => self.waiters -= 1,
+            State::Again => self.release(op.len),
+            State::InFlight { staged } if self.link.is_staged(staged) => self.link.withdraw(),
+            State::InFlight { .. } | State::Delayed { .. } => {}
+            State::Done(_) | State::Free { .. } => return,
+        }
+        signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned);
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        let config = self.link.config();
+        let (operations, bytes) = self.link.in_flight();
+        operations + self.reserved.0 < config.max_in_flight
+            && bytes.saturating_add(self.reserved.1).saturating_add(len) <= config.max_in_flight_bytes
+    }
+
+    fn release(&mut self, len: usize) {
+        self.reserved = (self.reserved.0.saturating_sub(1), self.reserved.1.saturating_sub(len));
+    }
+
+    /// Puts an operation at the end of the queue for room.
+    fn wait(&mut self, id: OpId) {
+        if self.waiting.len() > 2 * self.waiters + 64 {
+            let slots = &self.slots;
+            self.waiting.retain(|&id| is_waiting(slots, id));
+        }
+        self.slots.advance(id, State::Waiting);
+        self.waiting.push_back(id);
+        self.waiters += 1;
+    }
+
+    /// Asks as many of those who wait for room as there is room for to hand their command in.
+    fn admit_waiters(&mut self) {
+        while let Some(&id) = self.waiting.front() {
+            if is_waiting(&self.slots, id) {
+                let len = self.slots.get(id).map_or(0, |slot| slot.op.len);
+                if !self.has_room(len) {
+                    break;
+                }
+                self.waiters -= 1;
+                self.reserved = (self.reserved.0 + 1, self.reserved.1.saturating_add(len));
+                self.wakers.extend(self.slots.advance(id, State::Again));
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+fn is_waiting(slots: &Slots, id: OpId) -> bool {
+    slots.get(id).is_some_and(|slot| matches!(slot.state(), State::Waiting))
+}
+
+fn is_delayed(slots: &Slots, id: OpId, until: Instant) -> bool {
+    slots.get(id).is_some_and(|slot| matches!(slot.state(), State::Delayed { until: u } if *u == until))
+}
+
+/// Adds what the breaker could learn from; a thousand successes in a row are one piece of news.
+fn signal_verdict(signals: &mut Vec<Signal>, permit: Permit, verdict: Verdict) {
+    let signal = Signal::Verdict(permit, verdict);
+    let nothing_new = match verdict {
+        Verdict::Abandoned => !permit.is_trial(),
+        Verdict::Success => !permit.is_trial() && signals.last() == Some(&signal),
+        Verdict::Failure => false,
+    };
+    if !nothing_new {
+        signals.push(signal);
+    }
+}

@@ -1,0 +1,32 @@
+//! The machines that make up a cache on Redis, and [`Engine`], which is all of them in one.
+//!
+//! ```text
+//!   caller ──► Operation / Clear ──┬──► Circuit   may it go to Redis?
+//!                                  ├──► Lane      one connection: link, slots, retries, deadlines
+//!                                  └──► Tier      what can be said without Redis
+//! ```
+//!
+//! A driver that wants a lock for each keeps them apart and implements [`Parts`]; tests and the simulator use
+//! [`Engine`].
+
+mod circuit;
+mod clear;
+mod engine;
+mod lane;
+mod operation;
+mod slots;
+mod tier;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::link::{Action, Cause, DialError, Disconnect, Fatal, HandshakeError, Transmit};
+pub use circuit::Circuit;
+pub use clear::{Clear, Cleared};
+pub use engine::{Engine, EngineConfig};
+pub use lane::{Failure, Lane, LaneStats, Outcome, Progress, Refused, Signal};
+pub use operation::{
+    Answer, KeyBuf, Operation, OperationError, Parts, Request, Source, Tally, key_hash, lane_index,
+};
+pub use slots::OpId;
+pub use tier::{Fence, Found, Tier, TierConfig, TierFull};

@@ -1,0 +1,307 @@
+//! The operations of a lane: a slab of reusable slots, so that an operation allocates nothing.
+//!
+//! ```text
+//!              room           staged             reply, or the last failure
+//!  Waiting ----------> Again --------> InFlight ----------------------------> Done
+//!     ^                  ^                | failed, to be tried again           |
+//!     | no room          | due, room      v                                     | taken
+//!   (new)                +------------- Delayed                               (free)
+//! ```
+//!
+//! A delayed operation that is due and finds no room goes to `Waiting`. From any state an operation can be
+//! cancelled (to free) or run out of time (to `Done`).
+//!
+//! Slots whose operation is not done are linked in the order of their deadlines. All operations of a cache have
+//! the same time to live, so that a new one goes to the end in one step, and the next deadline is the front.
+
+use alloc::vec::Vec;
+use core::task::Waker;
+use core::time::Duration;
+
+use super::lane::Outcome;
+use crate::policy::Permit;
+use crate::time::Instant;
+
+/// An operation that was submitted to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId {
+    index: u32,
+    generation: u32,
+}
+
+/// One attempt of one operation, as the link knows it. An attempt that is over leaves its ticket behind in
+/// the order of replies; it matches no slot any more, so its reply is given to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    index: u32,
+    attempt: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    generation: u32,
+    /// Counts the attempts of all operations that ever had this slot.
+    attempt: u32,
+    state: State,
+    pub(crate) op: Op,
+    waker: Option<Waker>,
+    /// Neighbours in the order of deadlines; [`NONE`] at the ends, and for an operation that is done.
+    earlier: u32,
+    later: u32,
+}
+
+/// What the lane must know about an operation besides where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Op {
+    /// Whether it may be sent again when nobody knows whether it was executed.
+    pub(crate) idempotent: bool,
+    pub(crate) permit: Permit,
+    pub(crate) deadline: Instant,
+    /// The size of its command on the wire.
+    pub(crate) len: usize,
+    /// Attempts already begun.
+    pub(crate) attempts: u32,
+    /// The delay before the latest attempt.
+    pub(crate) delay: Duration,
+    /// Whether any attempt was sent and not answered.
+    pub(crate) maybe_executed: bool,
+}
+
+impl Op {
+    pub(crate) const fn new(idempotent: bool, permit: Permit, deadline: Instant, len: usize) -> Self {
+        Self { idempotent, permit, deadline, len, attempts: 0, delay: Duration::ZERO, maybe_executed: false }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum State {
+    Free {
+        next: u32,
+    },
+    /// For room.
+    Waiting,
+    /// The caller is asked to hand its command in (again); the room is kept for it.
+    Again,
+    /// On the link; the ticket of its stage tells whether it has been handed over.
+    InFlight {
+        staged: u64,
+    },
+    /// To be tried again then.
+    Delayed {
+        until: Instant,
+    },
+    Done(Outcome),
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Grows to its high-water mark and stays there.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    free: u32,
+    live: usize,
+    /// The ends of the list of deadlines.
+    first: u32,
+    last: u32,
+}
+
+impl Slots {
+    pub(crate) const fn new() -> Self {
+        Self { slots: Vec::new(), free: NONE, live: 0, first: NONE, last: NONE }
+    }
+
+    /// Operations not yet taken or cancelled.
+    pub(crate) const fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(crate) fn insert(&mut self, op: Op, state: State) -> OpId {
+        self.live += 1;
+        let index = self.free;
+        let id = if let Some(slot) = self.slots.get_mut(index as usize) {
+            if let State::Free { next } = slot.state {
+                self.free = next;
+            }
+            slot.op = op;
+            slot.state = state;
+            OpId { index, generation: slot.generation }
+        } else {
+            // Fewer than 2^32 slots: the lane's bounds refuse an operation long before.
+            let index = self.slots.len() as u32;
+            let slot = Slot { generation: 0, attempt: 0, state, op, waker: None, earlier: NONE, later: NONE };
+            self.slots.push(slot);
+            OpId { index, generation: 0 }
+        };
+        self.link(id.index);
+        id
+    }
+
+    pub(crate) fn get(&self, id: OpId) -> Option<&Slot> {
+        self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: OpId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+    }
+
+    /// Begins an attempt.
+    pub(crate) fn ticket(&mut self, id: OpId) -> Option<Ticket> {
+        let slot = self.get_mut(id)?;
+        slot.attempt = slot.attempt.wrapping_add(1);
+        slot.op.attempts = slot.op.attempts.saturating_add(1);
+        Some(Ticket { index: id.index, attempt: slot.attempt })
+    }
+
+    /// The operation whose current attempt this is.
+    pub(crate) fn redeem(&self, ticket: Ticket) -> Option<OpId> {
+        let slot = self.slots.get(ticket.index as usize)?;
+        let current = slot.attempt == ticket.attempt && matches!(slot.state, State::InFlight { .. });
+        current.then_some(OpId { index: ticket.index, generation: slot.generation })
+    }
+
+    /// Moves an operation on, and hands out the waker of whoever waits for that.
+    pub(crate) fn advance(&mut self, id: OpId, state: State) -> Option<Waker> {
+        self.get(id)?;
+        if matches!(state, State::Done(_)) {
+            self.unlink(id.index);
+        }
+        let slot = self.get_mut(id)?;
+        slot.state = state;
+        slot.waker.take()
+    }
+
+    /// Ends an operation; the answer is where it stood.
+    pub(crate) fn free(&mut self, id: OpId) -> Option<(Op, State)> {
+        self.get(id)?;
+        self.unlink(id.index);
+        let free = self.free;
+        let slot = self.get_mut(id)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.waker = None;
+        let state = core::mem::replace(&mut slot.state, State::Free { next: free });
+        let op = slot.op;
+        self.free = id.index;
+        self.live -= 1;
+        Some((op, state))
+    }
+
+    /// The undone operation with the earliest deadline.
+    pub(crate) fn next_deadline(&self) -> Option<(OpId, Instant)> {
+        let slot = self.slots.get(self.first as usize)?;
+        Some((OpId { index: self.first, generation: slot.generation }, slot.op.deadline))
+    }
+
+    fn link(&mut self, index: u32) {
+        let Some(deadline) = self.slots.get(index as usize).map(|slot| slot.op.deadline) else { return };
+        let mut earlier = self.last;
+        while let Some(slot) = self.slots.get(earlier as usize).filter(|slot| slot.op.deadline > deadline) {
+            earlier = slot.earlier;
+        }
+        let later = self.slots.get(earlier as usize).map_or(self.first, |slot| slot.later);
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            (slot.earlier, slot.later) = (earlier, later);
+        }
+        self.join(earlier, index);
+        self.join(index, later);
+    }
+
+    /// Takes a slot out of the list; twice does no harm.
+    fn unlink(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let (earlier, later) = (slot.earlier, slot.later);
+        (slot.earlier, slot.later) = (NONE, NONE);
+        if earlier == NONE && later == NONE && self.first != index {
+            return;
+        }
+        self.join(earlier, later);
+    }
+
+    /// Makes two slots neighbours; [`NONE`] stands for the end of the list.
+    fn join(&mut self, earlier: u32, later: u32) {
+        match self.slots.get_mut(earlier as usize) {
+            Some(slot) => slot.later = later,
+            None => self.first = later,
+        }
+        match self.slots.get_mut(later as usize) {
+            Some(slot) => slot.earlier = earlier,
+            None => self.last = earlier,
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn watch(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Breaker, BreakerConfig};
+    use alloc::collections::BTreeSet;
+    use proptest::prelude::*;
+
+    fn op(deadline: u64) -> Op {
+        let now = Instant::EPOCH;
+        let permit = Breaker::new(BreakerConfig::default(), 0).admit(now).expect("a new breaker is closed");
+        Op::new(true, permit, Instant::from_millis(deadline), 1)
+    }
+
+    #[test]
+    fn a_ticket_matches_only_its_own_attempt() {
+        let mut slots = Slots::new();
+        let id = slots.insert(op(1), State::Again);
+        let first = slots.ticket(id).expect("the operation lives");
+        slots.advance(id, State::InFlight { staged: 1 });
+        assert_eq!(slots.redeem(first), Some(id));
+        let second = slots.ticket(id).expect("the operation lives");
+        assert_eq!(slots.redeem(first), None, "a second attempt has begun");
+        assert_eq!(slots.redeem(second), Some(id));
+        slots.free(id);
+        assert_eq!(slots.redeem(second), None, "the operation is gone");
+        let next = slots.insert(op(1), State::InFlight { staged: 2 });
+        assert_eq!(slots.redeem(second).filter(|&found| found == next && second.attempt == 0), None);
+        assert!(slots.get(id).is_none(), "the slot has a new generation");
+    }
+
+    proptest! {
+        /// Whatever comes and goes, the front of the list is the earliest deadline of what is not done.
+        #[test]
+        fn the_next_deadline_is_the_earliest(steps in proptest::collection::vec((0u8..3, 0u64..50), 1..200)) {
+            let mut slots = Slots::new();
+            let mut model: Vec<(OpId, u64)> = Vec::new();
+            let mut undone: BTreeSet<usize> = BTreeSet::new();
+            for (step, n) in steps {
+                let nth = undone.iter().nth(n as usize % undone.len().max(1)).copied();
+                match (step, nth) {
+                    (0, _) => {
+                        undone.insert(model.len());
+                        model.push((slots.insert(op(n), State::Waiting), n));
+                    }
+                    (1, Some(i)) => {
+                        slots.advance(model[i].0, State::Done(Outcome::closed()));
+                        undone.remove(&i);
+                        slots.advance(model[i].0, State::Done(Outcome::closed()));
+                    }
+                    (_, Some(i)) => {
+                        prop_assert!(slots.free(model[i].0).is_some());
+                        undone.remove(&i);
+                        prop_assert!(slots.free(model[i].0).is_none());
+                    }
+                    (_, None) => {}
+                }
+                let expected = undone.iter().map(|&i| model[i].1).min().map(Instant::from_millis);
+                prop_assert_eq!(slots.next_deadline().map(|(_, deadline)| deadline), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What is counted over all operations of a cache on Redis.
+
+use crate::machine::Tally;
+
+/// Counters since the engine was built. Every operation is in `operations`, and each other counter says what else was
+/// true of how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Operations that have ended, however: `get`, `set`, `delete`, `exists` and `clear`.
+    pub operations: u64,
+    /// Reads answered with a value, by Redis or by the fallback tier.
+    pub hits: u64,
+    /// Reads answered with none.
+    pub misses: u64,
+    /// Sets that Redis acknowledged.
+    pub sets: u64,
+    /// Deletes that Redis acknowledged, whether or not there was something to delete.
+    pub deletes: u64,
+    /// Operations that Redis could not serve: the breaker was open, no answer came, or one that says so.
+    pub unserved: u64,
+    /// Reads that the fallback tier answered with a value.
+    pub fallback_hits: u64,
+    /// Reads that the fallback tier answered with none.
+    pub fallback_misses: u64,
+    /// Writes, deletes and clears that only the fallback tier accepted.
+    pub fallback_writes: u64,
+    /// Operations that ended with an error to the caller.
+    pub errors: u64,
+}
+
+impl Counts {
+    /// Counts one.
+    pub const fn add(&mut self, tally: Tally) {
+        let counter = match tally {
+            Tally::Operation => &mut self.operations,
+            Tally::Hit => &mut self.hits,
+            Tally::Miss => &mut self.misses,
+            Tally::Set => &mut self.sets,
+            Tally::Delete => &mut self.deletes,
+            Tally::Unserved => &mut self.unserved,
+            Tally::FallbackHit => &mut self.fallback_hits,
+            Tally::FallbackMiss => &mut self.fallback_misses,
+            Tally::FallbackWrite => &mut self.fallback_writes,
+            Tally::Error => &mut self.errors,
+        };
+        *counter += 1;
+    }
+
+    /// Hits of all reads, 0..=1; `None` before the first.
+    #[must_use]
+    pub fn hit_ratio(&self) -> Option<f64> {
+        ratio(self.hits, self.hits + self.misses)
+    }
+
+    /// The share of operations that Redis could not serve, 0..=1, whether or not the fallback tier then did; `None`
+    /// before the first.
+    #[must_use]
+    pub fn error_ratio(&self) -> Option<f64> {
+        ratio(self.unserved, self.operations)
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
