@@ -128,6 +128,8 @@ pub struct Lane {
     wakers: Vec<Waker>,
     stats: LaneStats,
     last_error: Option<DialError>,
+    /// Callers have left something for the driver to do.
+    news: bool,
     now: Instant,
 }
 
@@ -151,6 +153,7 @@ impl Lane {
             wakers: Vec::new(),
             stats: LaneStats::default(),
             last_error: None,
+            news: true,
             now,
         }
     }
@@ -230,6 +233,7 @@ impl Lane {
     /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
     pub fn close(&mut self, now: Instant, until: Instant) {
         self.at(now);
+        self.news = true;
         while let Some(id) = self.waiting.pop_front() {
             if is_waiting(&self.slots, id) {
                 self.fail(id, Failure { cause: Cause::Closed, executed: Executed::No });
@@ -246,6 +250,7 @@ impl Lane {
             self.signals.push(Signal::Verdict(permit, Verdict::Abandoned));
             return;
         }
+        self.news = true;
         self.probe = Some(permit);
         if self.link.is_ready() {
             self.link.ping();
@@ -346,6 +351,13 @@ impl Lane {
     #[must_use]
     pub fn has_signals(&self) -> bool {
         !self.signals.is_empty()
+    }
+
+    /// Whether callers have left something to do since this was asked last: wake the driver, after unlocking. A driver
+    /// that has just polled everything need not be woken.
+    #[must_use]
+    pub const fn take_news(&mut self) -> bool {
+        core::mem::replace(&mut self.news, false)
     }
 
     /// Moves the wakers of callers whose operation moved on to `wakers`: wake them after unlocking.
@@ -475,6 +487,7 @@ impl Lane {
     fn send(&mut self, id: OpId, command: &Command<'_>) {
         let Some(ticket) = self.slots.ticket(id) else { return };
         if self.link.accepts() {
+            self.news = true;
             let staged = self.link.stage(command, ticket);
             self.slots.advance(id, State::InFlight { staged });
         } else {
@@ -552,6 +565,7 @@ impl Lane {
         let until = until.max(self.now.saturating_add(TICK));
         slot.op.delay = until.saturating_since(self.now);
         self.stats.retries += 1;
+        self.news = true; // The timer may have to be set earlier.
         self.wakers.extend(self.slots.advance(id, State::Delayed { until }));
         if self.delayed.len() > 2 * self.slots.live() + 64 {
             let slots = &self.slots;
