@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::encode::{array_len, bulk_len, decimal_len, put_array, put_bulk, put_number};
+use super::encode::{array_len, bulk_len, decimal_len, put_array, put_bulk, put_joined, put_number};
 
 /// A key and the namespace it lives in. On the wire it is `namespace:key`, or the key alone where the namespace is
 /// empty.
@@ -18,20 +18,14 @@ pub struct Key<'a> {
     pub key: &'a [u8],
 }
 
-impl<'a> Key<'a> {
-    /// What stands between namespace and key.
-    const fn separator(&self) -> &'static [u8] {
-        if self.namespace.is_empty() { b"" } else { b":" }
-    }
-
-    const fn parts(&self) -> [&'a [u8]; 3] {
-        [self.namespace, self.separator(), self.key]
-    }
-
+impl Key<'_> {
     /// The length of the key on the wire.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.namespace.len() + self.separator().len() + self.key.len()
+        match self.namespace.len() {
+            0 => self.key.len(),
+            namespace => namespace + 1 + self.key.len(),
+        }
     }
 
     /// Whether there is neither a namespace nor a key.
@@ -124,20 +118,31 @@ pub enum Command<'a> {
 impl Command<'_> {
     /// Appends the command to `out`, whole. Allocates nothing but the growth of `out`, once.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let (count, length) = self.measure();
-        out.reserve(length);
-        put_array(out, count);
-        self.arguments(|argument| match argument {
-            Argument::Text(text) => put_bulk(out, &[text]),
-            Argument::Key(key) => put_bulk(out, &key.parts()),
-            Argument::Number(number) => put_number(out, number),
+        out.reserve(self.encoded_len());
+        self.pieces(|piece| match piece {
+            Piece::Framed(bytes) => out.extend_from_slice(bytes),
+            Piece::Array(count) => put_array(out, count),
+            Piece::Text(text) => put_bulk(out, text),
+            Piece::Key(Key { namespace: [], key }) => put_bulk(out, key),
+            Piece::Key(Key { namespace, key }) => put_joined(out, namespace, key),
+            Piece::Number(number) => put_number(out, number),
         });
     }
 
     /// How many bytes [`Command::encode`] appends, exactly. Costs no look at keys and values.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        self.measure().1
+        let mut length = 0;
+        self.pieces(|piece| {
+            length += match piece {
+                Piece::Framed(bytes) => bytes.len(),
+                Piece::Array(count) => array_len(count),
+                Piece::Text(text) => bulk_len(text.len()),
+                Piece::Key(key) => bulk_len(key.len()),
+                Piece::Number(number) => bulk_len(decimal_len(number)),
+            };
+        });
+        length
     }
 
     /// Whether executing the command twice leaves the server as executing it once does. True of every command so far;
@@ -189,86 +194,115 @@ impl Command<'_> {
         }
     }
 
-    /// The number of arguments and the length of the whole.
-    fn measure(&self) -> (usize, usize) {
-        let (mut count, mut length) = (0, 0);
-        self.arguments(|argument| {
-            count += 1;
-            length += match argument {
-                Argument::Text(text) => bulk_len(text.len()),
-                Argument::Key(key) => bulk_len(key.len()),
-                Argument::Number(number) => bulk_len(decimal_len(number)),
-            };
-        });
-        (count, array_len(count) + length)
-    }
+    /// What the command looks like on the wire, piece by piece: the one place that knows.
+    fn pieces<'a>(&'a self, mut show: impl FnMut(Piece<'a>)) {
+        use Piece::{Array, Framed, Number, Text};
 
-    /// Shows each argument, the words of the name first: the one place that knows how commands look.
-    fn arguments<'a>(&'a self, mut show: impl FnMut(Argument<'a>)) {
-        use Argument::{Number, Text};
-
-        for word in self.name().split(' ') {
-            show(Text(word.as_bytes()));
-        }
         match *self {
-            Self::Get(key) | Self::Del(key) | Self::Exists(key) | Self::PTtl(key) => show(Argument::Key(key)),
-            Self::Set { key, value, ttl } => {
-                show(Argument::Key(key));
-                show(Text(value));
-                if let Some(ttl) = ttl {
-                    show(Text(b"PX"));
-                    show(Number(millis(ttl)));
-                }
+            Self::Get(key) => {
+                show(Framed(b"*2\r\n$3\r\nGET\r\n"));
+                show(Piece::Key(key));
             }
-            Self::Unlink(keys) => keys.iter().for_each(|key| show(Text(key))),
+            Self::Set { key, value, ttl: None } => {
+                show(Framed(b"*3\r\n$3\r\nSET\r\n"));
+                show(Piece::Key(key));
+                show(Text(value));
+            }
+            Self::Set { key, value, ttl: Some(ttl) } => {
+                show(Framed(b"*5\r\n$3\r\nSET\r\n"));
+                show(Piece::Key(key));
+                show(Text(value));
+                show(Framed(b"$2\r\nPX\r\n"));
+                show(Number(millis(ttl)));
+            }
+            Self::Del(key) => {
+                show(Framed(b"*2\r\n$3\r\nDEL\r\n"));
+                show(Piece::Key(key));
+            }
+            Self::Exists(key) => {
+                show(Framed(b"*2\r\n$6\r\nEXISTS\r\n"));
+                show(Piece::Key(key));
+            }
+            Self::PTtl(key) => {
+                show(Framed(b"*2\r\n$4\r\nPTTL\r\n"));
+                show(Piece::Key(key));
+            }
+            Self::Unlink(keys) => {
+                show(Array(1 + keys.len()));
+                show(Framed(b"$6\r\nUNLINK\r\n"));
+                keys.iter().for_each(|key| show(Text(key)));
+            }
             Self::Scan { cursor, pattern, count } => {
+                show(Framed(b"*6\r\n$4\r\nSCAN\r\n"));
                 show(Number(cursor));
-                show(Text(b"MATCH"));
+                show(Framed(b"$5\r\nMATCH\r\n"));
                 show(Text(pattern));
-                show(Text(b"COUNT"));
+                show(Framed(b"$5\r\nCOUNT\r\n"));
                 show(Number(u64::from(count)));
             }
+            Self::Info([]) => show(Framed(b"*1\r\n$4\r\nINFO\r\n")),
             Self::Info(section) => {
-                if !section.is_empty() {
-                    show(Text(section));
-                }
+                show(Framed(b"*2\r\n$4\r\nINFO\r\n"));
+                show(Text(section));
             }
+            Self::Ping => show(Framed(b"*1\r\n$4\r\nPING\r\n")),
             Self::Hello { version, auth, client_name } => {
+                show(Array(
+                    2 + if auth.is_some() { 3 } else { 0 } + if client_name.is_some() { 2 } else { 0 },
+                ));
+                show(Framed(b"$5\r\nHELLO\r\n"));
                 show(Number(u64::from(version)));
                 if let Some((username, password)) = auth {
-                    show(Text(b"AUTH"));
+                    show(Framed(b"$4\r\nAUTH\r\n"));
                     show(Text(username));
                     show(Text(password));
                 }
                 if let Some(name) = client_name {
-                    show(Text(b"SETNAME"));
+                    show(Framed(b"$7\r\nSETNAME\r\n"));
                     show(Text(name));
                 }
             }
-            Self::Auth { username, password } => {
-                if let Some(username) = username {
-                    show(Text(username));
-                }
+            Self::Auth { username: None, password } => {
+                show(Framed(b"*2\r\n$4\r\nAUTH\r\n"));
                 show(Text(password));
             }
-            Self::Select(database) => show(Number(u64::from(database))),
-            Self::ClientSetName(name) => show(Text(name)),
+            Self::Auth { username: Some(username), password } => {
+                show(Framed(b"*3\r\n$4\r\nAUTH\r\n"));
+                show(Text(username));
+                show(Text(password));
+            }
+            Self::Select(database) => {
+                show(Framed(b"*2\r\n$6\r\nSELECT\r\n"));
+                show(Number(u64::from(database)));
+            }
+            Self::ClientSetName(name) => {
+                show(Framed(b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n"));
+                show(Text(name));
+            }
             Self::ClientSetInfo { attribute, value } => {
+                show(Framed(b"*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n"));
                 show(Text(attribute));
                 show(Text(value));
             }
+            Self::ClientId => show(Framed(b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n")),
             Self::ClientKill { id } => {
-                show(Text(b"ID"));
+                show(Framed(b"*4\r\n$6\r\nCLIENT\r\n$4\r\nKILL\r\n$2\r\nID\r\n"));
                 show(Number(id));
             }
-            Self::Ping | Self::ClientId => {}
         }
     }
 }
 
-enum Argument<'a> {
+enum Piece<'a> {
+    /// Bytes as they go out.
+    Framed(&'static [u8]),
+    /// The head of an array of so many bulk strings.
+    Array(usize),
+    /// A bulk string.
     Text(&'a [u8]),
+    /// The bulk string of a key.
     Key(Key<'a>),
+    /// The bulk string of a decimal number.
     Number(u64),
 }
 
@@ -316,7 +350,10 @@ impl fmt::Debug for Command<'_> {
 
 impl fmt::Debug for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.parts().into_iter().try_for_each(|part| write!(f, "{}", Escaped(part)))
+        if !self.namespace.is_empty() {
+            write!(f, "{}:", Escaped(self.namespace))?;
+        }
+        write!(f, "{}", Escaped(self.key))
     }
 }
 

@@ -50,20 +50,13 @@ impl Decoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        loop {
-            match self.scan.next(input) {
-                Ok(Some((token, false))) => self.tape.push(token),
-                Ok(Some((token, true))) => replies.push(self.take(token, input)),
-                Ok(None) => {
-                    self.missing = self.scan.missing(input.len());
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.failed = Some(error);
-                    return Err(error);
-                }
-            }
-        }
+        // Frames without text are passed over here and leave the input together, once.
+        let mut passed = 0;
+        let result = self.frames(input, &mut passed, replies);
+        input.advance(passed);
+        self.missing = self.scan.missing(input.len());
+        self.failed = result.err();
+        result
     }
 
     /// How many more bytes the bulk string at the end of `input` needs, as its header announced: worth a reservation
@@ -87,35 +80,52 @@ impl Decoder {
         self.scan.steps()
     }
 
-    /// The frame at the front of `input`, whose last token is `last`.
-    fn take(&mut self, last: Token, input: &mut BytesMut) -> Reply {
-        let length = self.scan.take_frame();
-        if self.tape.is_empty() {
-            return single(last, length, input);
+    fn frames(
+        &mut self,
+        input: &mut BytesMut,
+        passed: &mut usize,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), DecodeError> {
+        while let Some((token, is_last)) = self.scan.next(input.get(*passed..).unwrap_or_default())? {
+            if !is_last {
+                self.tape.push(token);
+                continue;
+            }
+            let length = self.scan.take_frame();
+            replies.push(if self.tape.is_empty() {
+                single(token, length, input, passed)
+            } else {
+                self.tape.push(token);
+                input.advance(core::mem::take(passed));
+                let frame = input.split_to(length).freeze();
+                let reply = assemble(&self.tape, &frame);
+                self.tape.clear();
+                self.tape.shrink_to(KEPT_TOKENS);
+                reply
+            });
         }
-        self.tape.push(last);
-        let frame = input.split_to(length).freeze();
-        let reply = assemble(&self.tape, &frame);
-        self.tape.clear();
-        self.tape.shrink_to(KEPT_TOKENS);
-        reply
+        Ok(())
     }
 }
 
 /// Tokens kept allocated between aggregates.
 const KEPT_TOKENS: usize = 1024;
 
-/// The reply of a frame of one token. Taking just its text out of the input costs one reference count; a scalar without
-/// text costs none.
-fn single(token: Token, length: usize, input: &mut BytesMut) -> Reply {
-    let mut taken = 0;
-    let reply = element(token, |span| {
-        input.advance(span.start);
-        taken = span.end;
+/// The reply of a frame of one token, `passed` bytes into the input. Only its text is taken out, for one reference
+/// count; without a text there is nothing to take.
+fn single(token: Token, length: usize, input: &mut BytesMut, passed: &mut usize) -> Reply {
+    let frame = *passed;
+    *passed += length;
+    if let Token::Simple(span) = token {
+        if input.get(frame + span.start..frame + span.end) == Some(b"OK") {
+            return Reply::Simple(Bytes::from_static(b"OK"));
+        }
+    }
+    element(token, |span| {
+        input.advance(frame + span.start);
+        *passed = length - span.end;
         input.split_to(span.len()).freeze()
-    });
-    input.advance(length - taken);
-    reply
+    })
 }
 
 /// The reply of a frame of several tokens: iterative, with a list of the aggregates still open.

@@ -2,48 +2,73 @@
 
 use alloc::vec::Vec;
 
-/// Appends `$<length>\r\n<parts>\r\n`.
-pub(super) fn put_bulk(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    out.push(b'$');
-    put_decimal(out, parts.iter().map(|part| part.len() as u64).sum());
-    out.extend_from_slice(CRLF);
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    out.extend_from_slice(CRLF);
+/// Appends `text` as a bulk string.
+pub(super) fn put_bulk(out: &mut Vec<u8>, text: &[u8]) {
+    put_line(out, b'$', text.len() as u64);
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the head of an array of `count` elements.
-pub(super) fn put_array(out: &mut Vec<u8>, count: usize) {
-    out.push(b'*');
-    put_decimal(out, count as u64);
-    out.extend_from_slice(CRLF);
+/// Appends `left:right` as a bulk string.
+pub(super) fn put_joined(out: &mut Vec<u8>, left: &[u8], right: &[u8]) {
+    put_line(out, b'$', (left.len() + 1 + right.len()) as u64);
+    out.extend_from_slice(left);
+    out.push(b':');
+    out.extend_from_slice(right);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends `number` as a bulk string.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
-    out.push(b'$');
-    put_decimal(out, decimal_len(number) as u64);
-    out.extend_from_slice(CRLF);
+    put_line(out, b'$', decimal_len(number) as u64);
     put_decimal(out, number);
-    out.extend_from_slice(CRLF);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of an array of `count` elements.
+pub(super) fn put_array(out: &mut Vec<u8>, count: usize) {
+    put_line(out, b'*', count as u64);
 }
 
 /// What [`put_bulk`] appends for a text of `length` bytes.
 pub(super) const fn bulk_len(length: usize) -> usize {
-    array_len(length) + length + CRLF.len()
+    array_len(length) + length + 2
 }
 
 /// What [`put_array`] appends.
 pub(super) const fn array_len(count: usize) -> usize {
-    1 + decimal_len(count as u64) + CRLF.len()
+    1 + decimal_len(count as u64) + 2
 }
 
 /// How many digits `number` has.
 pub(super) const fn decimal_len(number: u64) -> usize {
-    match number.checked_ilog10() {
-        Some(log) => log as usize + 1,
-        None => 1,
+    match number {
+        0..10 => 1,
+        10..100 => 2,
+        _ => number.ilog10() as usize + 1,
+    }
+}
+
+/// Appends a line of a type byte and a number.
+fn put_line(out: &mut Vec<u8>, kind: u8, number: u64) {
+    // Nearly all: stores of a fixed size are many times as fast as copies of a variable one.
+    match number {
+        0..10 => out.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']),
+        10..100 => {
+            let number = number as u8;
+            out.extend_from_slice(&[kind, b'0' + number / 10, b'0' + number % 10, b'\r', b'\n']);
+        }
+        100..1000 => {
+            let number = number as u16;
+            let [hundreds, tens, ones] =
+                [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8);
+            out.extend_from_slice(&[kind, hundreds, tens, ones, b'\r', b'\n']);
+        }
+        _ => {
+            out.push(kind);
+            put_decimal(out, number);
+            out.extend_from_slice(b"\r\n");
+        }
     }
 }
 
@@ -61,6 +86,5 @@ fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
-const CRLF: &[u8] = b"\r\n";
 /// The digits of `u64::MAX`.
 const DIGITS: usize = 20;

@@ -61,9 +61,13 @@ pub(super) struct Scan {
     limits: Limits,
     /// Bytes of the stream before the frame at hand.
     offset: u64,
-    /// The next byte to look at, relative to the start of the frame.
+    /// The next byte to look at. This and all other positions are relative to the start of the frame.
     pos: usize,
     state: State,
+    /// The type byte of the token at hand.
+    kind: u8,
+    /// The text of the token at hand: of its line, then of its payload.
+    text: Span,
     /// Open aggregates, the innermost last.
     levels: Vec<Level>,
     /// How many of `levels` are attributes.
@@ -73,25 +77,18 @@ pub(super) struct Scan {
     steps: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Type,
-    Line { kind: u8, start: usize },
-    LineFeed { kind: u8, line: Span },
-    Bulk { kind: u8, payload: Span },
+    Line,
+    LineFeed,
+    Bulk,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Level {
     left: usize,
     is_attribute: bool,
-}
-
-/// What a line turned out to be.
-enum Line {
-    Token(Token),
-    /// The header of a bulk, or an attribute: the token is still to come.
-    Header,
 }
 
 enum Length {
@@ -101,8 +98,8 @@ enum Length {
 
 impl Scan {
     pub(super) fn new(limits: Limits) -> Self {
-        // Half of the address space, so that no position can overflow.
-        let frame = limits.frame.min(usize::MAX / 2);
+        // A fraction of the address space, so that no position can overflow.
+        let frame = limits.frame.min(usize::MAX / 4);
         let line = limits.line.min(usize::MAX / 4);
         let depth = limits.depth.min(Limits::MAX_DEPTH);
         Self {
@@ -110,6 +107,8 @@ impl Scan {
             offset: 0,
             pos: 0,
             state: State::Type,
+            kind: 0,
+            text: Span { start: 0, end: 0 },
             levels: Vec::new(),
             attributes: 0,
             elements: 0,
@@ -125,8 +124,15 @@ impl Scan {
     /// bytes have been appended.
     pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Option<(Token, bool)>, DecodeError> {
         loop {
-            let Some(token) = self.advance(bytes)? else { return Ok(None) };
-            let Line::Token(token) = token else { continue };
+            let token = if self.state == State::Bulk {
+                self.bulk(bytes)?
+            } else if self.line(bytes)? {
+                let Some(token) = self.parse(bytes)? else { continue };
+                Some(token)
+            } else {
+                None
+            };
+            let Some(token) = token else { return Ok(None) };
             let is_dropped = self.attributes > 0;
             let is_last = match token {
                 Token::Open(_, count) if count > 0 => false,
@@ -154,75 +160,115 @@ impl Scan {
     /// How many bytes have to follow the `available` ones before the bulk at hand is complete.
     pub(super) const fn missing(&self, available: usize) -> usize {
         match self.state {
-            State::Bulk { payload, .. } => (payload.end + CRLF.len()).saturating_sub(available),
+            State::Bulk => (self.text.end + CRLF.len()).saturating_sub(available),
             _ => 0,
         }
     }
 
-    /// One transition.
-    fn advance(&mut self, bytes: &[u8]) -> Result<Option<Line>, DecodeError> {
-        match self.state {
-            State::Type => self.type_byte(bytes),
-            State::Line { kind, start } => self.line(bytes, kind, start),
-            State::LineFeed { kind, line } => self.line_feed(bytes, kind, line),
-            State::Bulk { kind, payload } => self.bulk_end(bytes, kind, payload),
+    /// Reads on to the end of a line, through the three states that this takes. Whether it is there.
+    fn line(&mut self, bytes: &[u8]) -> Result<bool, DecodeError> {
+        if self.state == State::Type {
+            let Some(&kind) = bytes.get(self.pos) else { return Ok(false) };
+            self.steps += 1;
+            self.check_type(kind)?;
+            self.pos += 1;
+            self.kind = kind;
+            self.text.start = self.pos;
+            self.state = State::Line;
         }
-    }
-
-    fn type_byte(&mut self, bytes: &[u8]) -> Result<Option<Line>, DecodeError> {
-        let Some(&kind) = bytes.get(self.pos) else { return Ok(None) };
-        self.steps += 1;
-        match kind {
-            b'+' | b'-' | b':' | b'$' | b'*' | b'_' | b'#' | b',' | b'(' | b'!' | b'=' | b'%' | b'~'
-            | b'|' => {}
-            b'>' if self.levels.is_empty() => {}
-            b'>' => return Err(self.error(self.pos, Violation::NestedPush)),
-            b';' | b'.' => return Err(self.error(self.pos, Violation::Streamed)),
-            _ => return Err(self.error(self.pos, Violation::UnknownType(kind))),
-        }
-        self.pos += 1;
-        self.state = State::Line { kind, start: self.pos };
-        Ok(Some(Line::Header))
-    }
-
-    fn line(&mut self, bytes: &[u8], kind: u8, start: usize) -> Result<Option<Line>, DecodeError> {
-        let limit = self.limits.line;
-        // The CR of the longest line allowed stands at `start + limit`.
-        let stop = bytes.len().min(start + limit + 1);
-        let window = bytes.get(self.pos..stop).unwrap_or_default();
-        let found = window.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
-        let looked_at = found.map_or(window.len(), |at| at + 1);
-        self.steps += looked_at as u64;
-        self.pos += looked_at;
-        match found.and_then(|at| window.get(at)) {
-            Some(b'\r') => {
-                self.state = State::LineFeed { kind, line: Span { start, end: self.pos - 1 } };
-                Ok(Some(Line::Header))
+        if self.state == State::Line {
+            let limit = self.limits.line;
+            // The line end of the longest line allowed stands at `text.start + limit`.
+            let stop = bytes.len().min(self.text.start + limit + 1);
+            let window = bytes.get(self.pos..stop).unwrap_or_default();
+            let found = window.iter().position(|&byte| byte == b'\r' || byte == b'\n');
+            let looked_at = found.map_or(window.len(), |at| at + 1);
+            self.steps += looked_at as u64;
+            self.pos += looked_at;
+            match found.and_then(|at| window.get(at)) {
+                Some(b'\r') => {}
+                Some(_) => return Err(self.error(self.line_start(), Violation::LineEnd)),
+                None if self.pos > self.text.start + limit => {
+                    return Err(self.error(self.line_start(), Violation::Line { limit }));
+                }
+                None => return Ok(false),
             }
-            Some(_) => Err(self.error(start - 1, Violation::LineEnd)),
-            None if self.pos > start + limit => Err(self.error(start - 1, Violation::Line { limit })),
-            None => Ok(None),
+            self.text.end = self.pos - 1;
+            self.state = State::LineFeed;
         }
-    }
-
-    fn line_feed(&mut self, bytes: &[u8], kind: u8, line: Span) -> Result<Option<Line>, DecodeError> {
-        let Some(&byte) = bytes.get(self.pos) else { return Ok(None) };
+        let Some(&byte) = bytes.get(self.pos) else { return Ok(false) };
         self.steps += 1;
-        let at = line.start - 1;
         if byte != b'\n' {
-            return Err(self.error(at, Violation::LineEnd));
+            return Err(self.error(self.line_start(), Violation::LineEnd));
         }
         self.pos += 1;
         self.state = State::Type;
-        let text = bytes.get(line.start..line.end).unwrap_or_default();
-        let parsed = self.parse(kind, line, text).map_err(|violation| self.error(at, violation))?;
-        if self.pos > self.limits.frame {
-            return Err(self.error(at, Violation::Frame { limit: self.limits.frame }));
-        }
-        Ok(Some(parsed))
+        Ok(true)
     }
 
-    fn bulk_end(&mut self, bytes: &[u8], kind: u8, payload: Span) -> Result<Option<Line>, DecodeError> {
+    fn check_type(&self, kind: u8) -> Result<(), DecodeError> {
+        let violation = match kind {
+            b'+' | b'-' | b':' | b'$' | b'*' | b'_' | b'#' | b',' | b'(' | b'!' | b'=' | b'%' | b'~'
+            | b'|' => {
+                return Ok(());
+            }
+            b'>' if self.levels.is_empty() => return Ok(()),
+            b'>' => Violation::NestedPush,
+            b';' | b'.' => Violation::Streamed,
+            _ => Violation::UnknownType(kind),
+        };
+        Err(self.error(self.pos, violation))
+    }
+
+    /// What the line says: a token, or that one is still to come (of a bulk string, or behind an attribute).
+    fn parse(&mut self, bytes: &[u8]) -> Result<Option<Token>, DecodeError> {
+        let text = bytes.get(self.text.start..self.text.end).unwrap_or_default();
+        let parsed = match self.kind {
+            b'$' | b'*' | b'!' | b'=' | b'%' | b'~' | b'|' | b'>' => self.parse_length(text),
+            kind => scalar(kind, text, self.text).map(Some),
+        };
+        match parsed {
+            Ok(_) if self.pos > self.limits.frame => {
+                Err(self.error(self.line_start(), Violation::Frame { limit: self.limits.frame }))
+            }
+            Ok(token) => Ok(token),
+            Err(violation) => Err(self.error(self.line_start(), violation)),
+        }
+    }
+
+    fn parse_length(&mut self, text: &[u8]) -> Result<Option<Token>, Violation> {
+        match (self.kind, length(text)?) {
+            (b'$' | b'*', Length::Null) => Ok(Some(Token::Null)),
+            (_, Length::Null) => Err(Violation::Malformed("length")),
+            (b'$' | b'!' | b'=', Length::Some(bytes)) => self.open_bulk(bytes).map(|()| None),
+            (_, Length::Some(count)) => self.open(count),
+        }
+    }
+
+    fn line_start(&self) -> usize {
+        self.text.start - 1
+    }
+
+    fn open_bulk(&mut self, length: usize) -> Result<(), Violation> {
+        let Limits { bulk, frame, .. } = self.limits;
+        if length > bulk {
+            return Err(Violation::Bulk { limit: bulk });
+        }
+        if self.kind == b'=' && length < VERBATIM_HEAD {
+            return Err(Violation::Malformed("verbatim string"));
+        }
+        let payload = Span { start: self.pos, end: self.pos.saturating_add(length) };
+        if payload.end.saturating_add(CRLF.len()) > frame {
+            return Err(Violation::Frame { limit: frame });
+        }
+        self.text = payload;
+        self.state = State::Bulk;
+        Ok(())
+    }
+
+    /// The bulk string at hand, once the line end behind it is there; the payload itself is not looked at.
+    fn bulk(&mut self, bytes: &[u8]) -> Result<Option<Token>, DecodeError> {
+        let payload = self.text;
         let Some(end) = bytes.get(payload.end..payload.end + CRLF.len()) else { return Ok(None) };
         self.steps += CRLF.len() as u64;
         if end != CRLF {
@@ -230,7 +276,7 @@ impl Scan {
         }
         self.pos = payload.end + CRLF.len();
         self.state = State::Type;
-        let token = match kind {
+        let token = match self.kind {
             b'!' => Token::Error(payload),
             b'=' => match bytes.get(payload.start..payload.start + VERBATIM_HEAD) {
                 Some(&[a, b, c, b':']) => Token::Verbatim {
@@ -241,51 +287,11 @@ impl Scan {
             },
             _ => Token::Bulk(payload),
         };
-        Ok(Some(Line::Token(token)))
+        Ok(Some(token))
     }
 
-    /// What a whole line says.
-    fn parse(&mut self, kind: u8, line: Span, text: &[u8]) -> Result<Line, Violation> {
-        Ok(Line::Token(match kind {
-            b'+' => Token::Simple(line),
-            b'-' => Token::Error(line),
-            b':' => Token::Integer(integer(text).ok_or(Violation::Malformed("integer"))?),
-            b'_' if text.is_empty() => Token::Null,
-            b'_' => return Err(Violation::Malformed("null")),
-            b'#' if text == b"t" => Token::Boolean(true),
-            b'#' if text == b"f" => Token::Boolean(false),
-            b'#' => return Err(Violation::Malformed("boolean")),
-            b',' => Token::Double(double(text).ok_or(Violation::Malformed("double"))?),
-            b'(' if is_big_number(text) => Token::BigNumber(line),
-            b'(' => return Err(Violation::Malformed("big number")),
-            _ => match length(text)? {
-                Length::Null if matches!(kind, b'$' | b'*') => Token::Null,
-                Length::Null => return Err(Violation::Malformed("length")),
-                Length::Some(bytes) if matches!(kind, b'$' | b'!' | b'=') => {
-                    return self.open_bulk(kind, bytes);
-                }
-                Length::Some(count) => return self.open(kind, count),
-            },
-        }))
-    }
-
-    fn open_bulk(&mut self, kind: u8, length: usize) -> Result<Line, Violation> {
-        let Limits { bulk, frame, .. } = self.limits;
-        if length > bulk {
-            return Err(Violation::Bulk { limit: bulk });
-        }
-        if kind == b'=' && length < VERBATIM_HEAD {
-            return Err(Violation::Malformed("verbatim string"));
-        }
-        let payload = Span { start: self.pos, end: self.pos.saturating_add(length) };
-        if payload.end.saturating_add(CRLF.len()) > frame {
-            return Err(Violation::Frame { limit: frame });
-        }
-        self.state = State::Bulk { kind, payload };
-        Ok(Line::Header)
-    }
-
-    fn open(&mut self, kind: u8, count: usize) -> Result<Line, Violation> {
+    fn open(&mut self, count: usize) -> Result<Option<Token>, Violation> {
+        let kind = self.kind;
         let Limits { depth, elements, .. } = self.limits;
         let is_attribute = kind == b'|';
         let left = if matches!(kind, b'%' | b'|') { count.saturating_mul(2) } else { count };
@@ -303,14 +309,14 @@ impl Scan {
         let aggregate = match kind {
             b'|' => {
                 self.attributes += usize::from(left > 0);
-                return Ok(Line::Header);
+                return Ok(None);
             }
             b'~' => Aggregate::Set,
             b'%' => Aggregate::Map,
             b'>' => Aggregate::Push,
             _ => Aggregate::Array,
         };
-        Ok(Line::Token(Token::Open(aggregate, left)))
+        Ok(Some(Token::Open(aggregate, left)))
     }
 
     /// An element has ended, and with it every aggregate whose last one it was. Whether that was the frame.
@@ -339,6 +345,24 @@ impl Scan {
 const CRLF: &[u8] = b"\r\n";
 /// A verbatim string begins with its format and a colon.
 const VERBATIM_HEAD: usize = 4;
+
+/// The token of a line that is one by itself.
+fn scalar(kind: u8, text: &[u8], span: Span) -> Result<Token, Violation> {
+    match kind {
+        b'+' => Ok(Token::Simple(span)),
+        b'-' => Ok(Token::Error(span)),
+        b':' => integer(text).map(Token::Integer).ok_or(Violation::Malformed("integer")),
+        b',' => double(text).map(Token::Double).ok_or(Violation::Malformed("double")),
+        b'(' if is_big_number(text) => Ok(Token::BigNumber(span)),
+        b'(' => Err(Violation::Malformed("big number")),
+        b'#' if text == b"t" => Ok(Token::Boolean(true)),
+        b'#' if text == b"f" => Ok(Token::Boolean(false)),
+        b'#' => Err(Violation::Malformed("boolean")),
+        b'_' if text.is_empty() => Ok(Token::Null),
+        b'_' => Err(Violation::Malformed("null")),
+        _ => Err(Violation::UnknownType(kind)),
+    }
+}
 
 /// Plain digits, or `-1`. A number too big for us saturates: it is over any limit.
 fn length(text: &[u8]) -> Result<Length, Violation> {
