@@ -51,7 +51,22 @@ impl Lru {
         self.links.after(id)
     }
 
+    /// Every id, the one used last first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.links.iter(HEAD)
+    }
+
     pub(super) fn clear(&mut self) {
         self.links.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.links.capacity()
+    }
+
+    /// Panics where the list is damaged.
+    pub(super) fn validate(&self) {
+        self.links.validate(HEAD);
     }
 }

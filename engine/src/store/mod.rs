@@ -34,6 +34,9 @@
 //! and the hierarchical timer wheel of Varghese and Lauck (1987). The lists of the last two are links in arrays of
 //! their own, so that each is a structure over ids that can be read and tested alone.
 //!
+//! Values are kept as they are given. A `Bytes` that is a slice of a read buffer would keep the whole buffer alive:
+//! copy it first.
+//!
 //! # Life of an entry
 //!
 //! ```text
@@ -72,7 +75,13 @@ mod links;
 mod lru;
 mod slab;
 mod stats;
+mod validate;
 mod wheel;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
 
 use crate::Instant;
 use core::fmt;
@@ -226,15 +235,14 @@ impl<K, V, S> Store<K, V, S> {
     ///
     /// What has expired by the latest `now` that the store was given is skipped.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, K, V>> {
-        core::iter::successors(self.lru.newest(), |&id| self.lru.older_than(id))
-            .filter_map(|id| self.slab.get(id))
-            .filter(|entry| !entry.is_over(self.now))
-            .map(|entry| EntryRef {
+        self.lru.iter().filter_map(|id| self.slab.get(id)).filter(|entry| !entry.is_over(self.now)).map(
+            |entry| EntryRef {
                 key: &entry.key,
                 value: &entry.value,
                 bytes: entry.bytes,
                 deadline: entry.deadline,
-            })
+            },
+        )
     }
 
     /// Removes every entry and returns how many there were, expired ones that were still held included. Linear time;
@@ -261,11 +269,11 @@ impl<K, V, S> Store<K, V, S> {
             next = self.lru.older_than(id);
             let Some(entry) = self.slab.get(id) else { break };
             if !entry.is_over(self.now) && doomed(&entry.key, &entry.value) {
-                self.detach(id);
+                self.stats.removals += 1;
                 removed += 1;
+                self.detach(id);
             }
         }
-        self.stats.removals += removed as u64;
         removed
     }
 
@@ -380,6 +388,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         let id = self.find(self.hasher.hash_one(key), key)?;
         let entry = self.slab.get(id)?;
         (!entry.is_over(self.now.max(now))).then_some(&entry.value)
+    }
+
+    /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
+    pub fn peek_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let now = self.advance(now);
+        let id = self.find_live(now, self.hasher.hash_one(key), key)?;
+        self.slab.get_mut(id).map(|entry| &mut entry.value)
     }
 
     /// Whether `key` has a live value, leaving recency and statistics alone.

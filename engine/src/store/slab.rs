@@ -87,10 +87,25 @@ impl<K, V> Slab<K, V> {
         }
     }
 
+    /// Panics where the free list does not hold exactly the vacant slots, or their number and that of `occupied` ones
+    /// do not add up.
+    pub(super) fn validate(&self, occupied: usize) {
+        let vacant = core::iter::successors(self.slots.get(self.vacant as usize), |slot| match slot {
+            Slot::Vacant { next } => self.slots.get(*next as usize),
+            Slot::Occupied(_) => panic!("an occupied slot is in the free list"),
+        });
+        assert_eq!(vacant.count() + occupied, self.slots.len(), "slots got lost");
+    }
+
     /// Drops every entry. Keeps the memory.
     pub(super) fn clear(&mut self) {
         self.vacant = NONE;
         self.slots.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.capacity()
     }
 }
 

@@ -98,6 +98,33 @@ impl Wheel {
         self.occupied = [0; LEVELS as usize];
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.links.capacity()
+    }
+
+    /// Panics where a bucket's mark is wrong or an id is not in the bucket of its deadline. Returns the number of ids.
+    pub(super) fn validate(&self, deadline_of: impl Fn(u32) -> Instant) -> usize {
+        let mut count = 0;
+        for list in 0..HEADS {
+            self.links.validate(list);
+            let marked = self.occupied.get((list / SLOTS) as usize).map(|slots| slots >> (list % SLOTS) & 1);
+            assert!(
+                marked.is_none_or(|mark| (mark == 1) == self.links.front(list).is_some()),
+                "mark of {list}"
+            );
+            for id in self.links.iter(list) {
+                let due = due_tick(deadline_of(id));
+                assert!(
+                    list == DUE || list == self.bucket_of(due),
+                    "id {id}, due at {due}, is in bucket {list}"
+                );
+                count += 1;
+            }
+        }
+        count
+    }
+
     /// Moves time to the earliest bucket if `now` has reached it, else to `now`, which then changes no id's place.
     /// Returns the first id of the due list.
     fn open_bucket(&mut self, now: u64) -> Option<u32> {
@@ -160,4 +187,176 @@ const fn due_tick(deadline: Instant) -> u64 {
 /// The beginning of `tick`.
 const fn instant_of(tick: u64) -> Instant {
     Instant::from_nanos(tick.saturating_mul(1 << TICK_BITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    const TICK: u64 = 1 << TICK_BITS;
+
+    fn at(tick: u64) -> Instant {
+        instant_of(tick)
+    }
+
+    /// Everything that is over by `now`, as a caller of [`Wheel::pop`] finds it.
+    fn drain(
+        wheel: &mut Wheel,
+        deadlines: &mut BTreeMap<u32, Instant>,
+        now: Instant,
+        budget: usize,
+    ) -> Vec<u32> {
+        let mut over = Vec::new();
+        for _ in 0..budget {
+            let Some(id) = wheel.pop(now) else { break };
+            let deadline = *deadlines.get(&id).expect("only what is scheduled comes out");
+            if deadline <= now {
+                deadlines.remove(&id);
+                over.push(id);
+            } else {
+                wheel.schedule(id, deadline);
+            }
+        }
+        over
+    }
+
+    #[test]
+    fn a_deadline_is_filed_by_its_first_differing_digit() {
+        // The example of the module's picture: the current tick is (…, 3, 9).
+        let wheel = Wheel::new(at(3 * 64 + 9), 10);
+        let cases = [
+            ((3 * 64 + 17), (0, 17)),
+            ((5 * 64 + 2), (1, 5)),
+            ((3 * 64 + 10), (0, 10)),
+            ((4 * 64), (1, 4)),
+            (64 * 64, (2, 1)),
+            (7 << 42, (7, 7)),
+            (1 << 44, (7, 4)),
+        ];
+        for (due, (level, slot)) in cases {
+            assert_eq!(wheel.bucket_of(due), level * SLOTS + slot, "tick {due}");
+        }
+        assert_eq!(wheel.bucket_of(3 * 64 + 9), DUE);
+        assert_eq!(wheel.bucket_of(0), DUE);
+    }
+
+    #[test]
+    fn the_last_deadline_of_all_fits() {
+        let last = Instant::from_nanos(u64::MAX - 2);
+        let mut wheel = Wheel::new(Instant::EPOCH, 1);
+        wheel.schedule(0, last);
+        assert_eq!(wheel.validate(|_| last), 1);
+        assert_eq!(wheel.pop(at(1)), None);
+        assert_eq!(wheel.next(), Some(Instant::NEVER), "no tick begins after it");
+    }
+
+    #[test]
+    fn never_is_not_filed_and_takes_out() {
+        let mut wheel = Wheel::new(Instant::EPOCH, 2);
+        wheel.schedule(1, Instant::NEVER);
+        assert_eq!((wheel.next(), wheel.capacity()), (None, 0));
+        wheel.schedule(1, at(9));
+        wheel.schedule(1, Instant::NEVER);
+        assert_eq!((wheel.next(), wheel.pop(at(100))), (None, None));
+    }
+
+    #[test]
+    fn ids_that_fall_due_together_come_out_in_the_order_they_went_in() {
+        let mut wheel = Wheel::new(Instant::EPOCH, 100);
+        for id in 0..100 {
+            wheel.schedule(id, at(5_000));
+        }
+        let mut out = Vec::new();
+        while let Some(id) = wheel.pop(at(5_000)) {
+            out.push(id);
+        }
+        assert_eq!(out, (0..100).collect::<Vec<_>>());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Schedule(u32, Duration),
+        Cancel(u32),
+        Drain { time: Duration, budget: usize },
+    }
+
+    /// Durations of every magnitude, from nothing to decades.
+    fn duration() -> impl Strategy<Value = Duration> {
+        (0..60_u32, any::<u64>()).prop_map(|(bits, nanos)| Duration::from_nanos(nanos % (1 << bits)))
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            6 => (0..40_u32, duration()).prop_map(|(id, delay)| Op::Schedule(id, delay)),
+            1 => (0..40_u32).prop_map(Op::Cancel),
+            3 => (duration(), prop_oneof![Just(usize::MAX), 0..20_usize])
+                .prop_map(|(time, budget)| Op::Drain { time, budget }),
+        ]
+    }
+
+    proptest! {
+        /// Against a map of deadlines that is scanned: nothing comes out early, all comes out within a tick, and
+        /// `next` tells when.
+        #[test]
+        fn wheel_is_a_sorted_map(ops in prop::collection::vec(op(), 1..150)) {
+            let mut now = Instant::from_millis(77);
+            let mut wheel = Wheel::new(now, 40);
+            let mut deadlines = BTreeMap::new();
+            for op in ops {
+                match op {
+                    Op::Schedule(id, delay) => {
+                        let deadline = now.saturating_add(delay).min(Instant::from_nanos(u64::MAX - 2));
+                        wheel.schedule(id, deadline);
+                        deadlines.insert(id, deadline);
+                    }
+                    Op::Cancel(id) => {
+                        wheel.cancel(id);
+                        deadlines.remove(&id);
+                    }
+                    Op::Drain { time, budget } => {
+                        now = now.saturating_add(time).min(Instant::from_nanos(u64::MAX - TICK));
+                        drain(&mut wheel, &mut deadlines, now, budget);
+                        if budget == usize::MAX {
+                            let left = deadlines.values().min().copied();
+                            prop_assert!(left.is_none_or(|left| left.as_nanos() + TICK > now.as_nanos()), "late");
+                            prop_assert!(wheel.next().is_none_or(|next| next > now), "time does not move on");
+                        }
+                    }
+                }
+                let filed = wheel.validate(|id| *deadlines.get(&id).expect("only what is scheduled is filed"));
+                prop_assert_eq!(filed, deadlines.len());
+                let first = deadlines.values().min().map(|first| first.as_nanos().saturating_add(TICK));
+                prop_assert_eq!(wheel.next().is_some(), first.is_some());
+                let next = wheel.next().map(Instant::as_nanos);
+                prop_assert!(next < first || first.is_none(), "{next:?} is late for {first:?}");
+            }
+        }
+
+        /// However far apart deadlines lie, an id is looked at once a level at most.
+        #[test]
+        fn an_id_is_looked_at_once_a_level_at_most(delays in prop::collection::vec(duration(), 1..40)) {
+            let now = Instant::from_millis(77);
+            let mut wheel = Wheel::new(now, 40);
+            let mut looks = BTreeMap::new();
+            let deadlines: Vec<Instant> = delays.iter().map(|&delay| now.saturating_add(delay)).collect();
+            for (id, &deadline) in (0..).zip(&deadlines) {
+                wheel.schedule(id, deadline);
+            }
+            while let Some(next) = wheel.next() {
+                while let Some(id) = wheel.pop(next) {
+                    *looks.entry(id).or_insert(0) += 1;
+                    let deadline = deadlines.get(id as usize).copied().expect("scheduled");
+                    if deadline > next {
+                        wheel.schedule(id, deadline);
+                    }
+                }
+            }
+            prop_assert_eq!(looks.len(), delays.len());
+            prop_assert!(looks.values().all(|&looks| looks <= LEVELS), "{looks:?}");
+        }
+    }
 }

@@ -1,0 +1,252 @@
+//! The store against a naive model: a vector in order of use, scanned for everything.
+
+use super::*;
+use core::time::Duration;
+use foldhash::quality::FixedState;
+use proptest::prelude::*;
+use std::vec;
+use std::vec::Vec;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Item {
+    key: u8,
+    value: u32,
+    bytes: u64,
+    deadline: Instant,
+}
+
+/// Live items only, most recently used first: the model forgets an item the moment its time is over.
+struct Model {
+    items: Vec<Item>,
+    config: StoreConfig,
+}
+
+impl Model {
+    fn pass_time(&mut self, now: Instant) {
+        self.items.retain(|item| item.deadline > now);
+    }
+
+    fn take(&mut self, key: u8) -> Option<Item> {
+        let place = self.items.iter().position(|item| item.key == key)?;
+        Some(self.items.remove(place))
+    }
+
+    fn get(&mut self, key: u8) -> Option<u32> {
+        let item = self.take(key)?;
+        self.items.insert(0, item.clone());
+        Some(item.value)
+    }
+
+    fn peek(&self, key: u8) -> Option<u32> {
+        self.items.iter().find(|item| item.key == key).map(|item| item.value)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.bytes).sum()
+    }
+
+    /// The answer, and how many others had to go.
+    fn insert(&mut self, item: Item, now: Instant) -> (Result<Option<u32>, TooLarge>, u64) {
+        let old = self.take(item.key).map(|old| old.value);
+        let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
+        if item.bytes > limit {
+            return (Err(TooLarge { bytes: item.bytes, limit }), 0);
+        }
+        if item.deadline > now {
+            self.items.insert(0, item);
+        }
+        let mut evicted = 0;
+        while self.items.len() > self.config.max_entries || self.bytes() > self.config.max_bytes {
+            self.items.pop();
+            evicted += 1;
+        }
+        (Ok(old), evicted)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Pass(Duration),
+    StepBack,
+    Get(u8),
+    GetMut(u8, u32),
+    Peek(u8),
+    Insert { key: u8, bytes: u64, ttl: Option<Duration> },
+    Renew(u8, Option<Duration>),
+    Remove(u8),
+    Sweep(usize),
+    RemoveEven,
+    Clear,
+}
+
+/// Durations of every magnitude, from less than a tick to years, in whole multiples of `unit` nanoseconds.
+fn durations(unit: u64) -> impl Strategy<Value = Duration> {
+    (0..36_u32, 0..16_u64).prop_map(move |(magnitude, factor)| {
+        Duration::from_nanos((unit << magnitude.saturating_sub(unit.ilog2() / 2)).saturating_mul(factor))
+    })
+}
+
+fn ops(unit: u64) -> impl Strategy<Value = Vec<Op>> {
+    let key = || 0..12_u8;
+    let ttl = move || prop_oneof![1 => Just(None), 4 => durations(unit).prop_map(Some)];
+    let op = prop_oneof![
+        4 => durations(unit).prop_map(Op::Pass),
+        1 => Just(Op::StepBack),
+        6 => key().prop_map(Op::Get),
+        1 => (key(), any::<u32>()).prop_map(|(key, value)| Op::GetMut(key, value)),
+        2 => key().prop_map(Op::Peek),
+        12 => (key(), 0..14_u64, ttl()).prop_map(|(key, bytes, ttl)| Op::Insert { key, bytes, ttl }),
+        2 => (key(), ttl()).prop_map(|(key, ttl)| Op::Renew(key, ttl)),
+        2 => key().prop_map(Op::Remove),
+        2 => (0..6_usize).prop_map(Op::Sweep),
+        1 => Just(Op::RemoveEven),
+        1 => Just(Op::Clear),
+    ];
+    prop::collection::vec(op, 1..120)
+}
+
+fn configs() -> impl Strategy<Value = StoreConfig> {
+    (0..9_usize, prop_oneof![Just(u64::MAX), 0..40_u64], prop_oneof![Just(u64::MAX), 0..14_u64]).prop_map(
+        |(max_entries, max_bytes, max_entry_bytes)| StoreConfig { max_entries, max_bytes, max_entry_bytes },
+    )
+}
+
+/// The store and the model side by side.
+struct Pair {
+    store: Store<u8, u32, FixedState>,
+    model: Model,
+    now: Instant,
+    /// Sweep in full before each call: then nothing that is over holds a place, and evictions are exact.
+    swept: bool,
+    inserted: u32,
+}
+
+impl Pair {
+    fn new(config: StoreConfig, swept: bool) -> Self {
+        let now = Instant::from_millis(5_000);
+        let store = Store::new(config, FixedState::with_seed(3), now);
+        Self { store, model: Model { items: Vec::new(), config }, now, swept, inserted: 0 }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        let Self { store, model, now, .. } = self;
+        if self.swept {
+            store.sweep(*now, usize::MAX);
+        }
+        let until = |ttl: Option<Duration>| ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
+        match *op {
+            Op::Pass(time) => {
+                *now = now.saturating_add(time).min(Instant::from_nanos(u64::MAX - 2));
+                model.pass_time(*now);
+            }
+            Op::StepBack => assert_eq!(store.get(Instant::EPOCH, &0).copied(), model.get(0)),
+            Op::Get(key) => assert_eq!(store.get(*now, &key).copied(), model.get(key)),
+            Op::GetMut(key, value) => {
+                if let Some(place) = store.get_mut(*now, &key) {
+                    *place = value;
+                    model.get(key).expect("the store has it");
+                    model.items[0].value = value;
+                }
+            }
+            Op::Peek(key) => {
+                assert_eq!(store.peek(*now, &key).copied(), model.peek(key));
+                assert_eq!(store.contains(*now, &key), model.peek(key).is_some());
+            }
+            Op::Insert { key, bytes, ttl } => {
+                self.inserted += 1;
+                let item = Item { key, value: self.inserted, bytes, deadline: until(ttl) };
+                self.insert(&item);
+            }
+            Op::Renew(key, ttl) => {
+                let deadline = until(ttl);
+                assert_eq!(store.renew(*now, &key, deadline), model.peek(key).is_some());
+                if let Some(item) = model.items.iter_mut().find(|item| item.key == key) {
+                    item.deadline = deadline;
+                }
+                model.pass_time(*now);
+            }
+            Op::Remove(key) => assert_eq!(store.remove(*now, &key), model.take(key).map(|item| item.value)),
+            Op::Sweep(budget) => {
+                let steps = store.steps();
+                let removed = store.sweep(*now, budget);
+                assert!(removed <= budget && store.steps() - steps <= budget as u64);
+            }
+            Op::RemoveEven => {
+                store.sweep(*now, 0);
+                let removed = store.remove_if(|key, _| key % 2 == 0);
+                let before = model.items.len();
+                model.items.retain(|item| item.key % 2 != 0);
+                assert_eq!(removed, before - model.items.len());
+            }
+            Op::Clear => {
+                assert!(store.clear() >= model.items.len());
+                model.items.clear();
+            }
+        }
+    }
+
+    fn insert(&mut self, item: &Item) {
+        let Self { store, model, now, .. } = self;
+        let (held, evicted, steps) = (store.len(), store.stats().evictions(), store.steps());
+        let unswept = held > model.items.len();
+        let answer = store.insert(*now, item.key, item.value, item.bytes, item.deadline);
+        let evicted = store.stats().evictions() - evicted;
+
+        let (expected_answer, expected) = model.insert(item.clone(), *now);
+        assert_eq!(answer, expected_answer);
+        let extra = evicted.checked_sub(expected).expect("the bounds ask for these evictions");
+        // Only what is over and still held can make the store evict more than the model does.
+        assert!(extra == 0 || unswept && !self.swept, "{evicted} evicted where {expected} had to go");
+        for _ in 0..extra {
+            model.items.pop();
+        }
+
+        let (steps, gone) = (store.steps() - steps, (held + 1).saturating_sub(store.len()) as u64);
+        assert!(steps <= (STEPS_PER_INSERT as u64 + 1) * (gone + 1), "{steps} steps for {gone} gone");
+    }
+
+    fn compare(&mut self) {
+        self.store.debug_validate();
+        // The walk shows what is live at the latest time seen.
+        self.store.sweep(self.now, if self.swept { usize::MAX } else { 0 });
+        let shown: Vec<Item> = self
+            .store
+            .iter()
+            .map(|entry| Item {
+                key: *entry.key,
+                value: *entry.value,
+                bytes: entry.bytes,
+                deadline: entry.deadline,
+            })
+            .collect();
+        assert_eq!(shown, self.model.items);
+        assert!(self.store.bytes() >= self.model.bytes());
+        if self.swept {
+            assert_eq!((self.store.len(), self.store.bytes()), (shown.len(), self.model.bytes()));
+        }
+    }
+}
+
+proptest! {
+    /// On whole ticks and swept in full, everything is exact: answers, order, victims, counts.
+    #[test]
+    fn swept_store_is_the_model(config in configs(), ops in ops(1 << 20)) {
+        let mut pair = Pair::new(config, true);
+        pair.now = Instant::from_nanos(5 << 30);
+        for op in ops {
+            pair.apply(&op);
+            pair.compare();
+        }
+    }
+
+    /// At any nanosecond and swept as it comes, answers and order are the model's still; where something that is
+    /// over still holds a place, a live entry may go in its stead.
+    #[test]
+    fn unswept_store_answers_as_the_model(config in configs(), ops in ops(1)) {
+        let mut pair = Pair::new(config, false);
+        for op in ops {
+            pair.apply(&op);
+            pair.compare();
+        }
+    }
+}
