@@ -29,8 +29,8 @@ pub struct KeyRules {
 }
 
 impl Default for KeyRules {
-    /// At most 250 code points, no spaces and no control characters: what memcached accepts, and what stays on one
-    /// line of a log.
+    /// At most 250 code points, no spaces and no control characters. Such a key stays on one line of a log and is one
+    /// word in a shell; memcached has the same limits (in bytes).
     fn default() -> Self {
         Self { max_chars: 250, any_char: false }
     }
