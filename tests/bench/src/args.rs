@@ -1,0 +1,218 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+/// What `--help` prints, and what follows a usage error.
+pub(crate) const HELP: &str = "\
+Compares Larder with other clients, side by side in one run.
+
+Usage: cargo run --release -p larder-bench -- <SUITE> [OPTIONS]
+
+Suites:
+  redis                  GET and SET of 100 B against one local redis-server
+
+Options:
+  --quick                about 80 seconds in total instead of about 6 minutes
+  --seconds <S>          measure each cell for S seconds (default 3, quick 0.5)
+  --rounds <N>           repeat every cell N times and report medians (default 3)
+  --only <OPS>           get, set (default both); lists are separated by commas
+  --callers <N>          1, 16, 128 or any other number (default 1,16,128)
+  --runtime <NAMES>      current_thread, multi_thread (default both)
+  --contender <NAMES>    as named in the tables (default all)
+  --json <FILE>          also write every figure to FILE
+  --help                 print this
+";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Help,
+    Run(Options),
+}
+
+/// A group of scenarios with a table format of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Suite {
+    Redis,
+}
+
+/// What callers do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Operation {
+    Get,
+    Set,
+}
+
+/// Which tokio runtime they do it on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Flavor {
+    CurrentThread,
+    /// With two workers.
+    MultiThread,
+}
+
+/// A run: the product of the lists, each for `seconds`, `rounds` times.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Options {
+    pub(crate) suite: Suite,
+    pub(crate) measure: Duration,
+    pub(crate) rounds: usize,
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) callers: Vec<usize>,
+    pub(crate) flavors: Vec<Flavor>,
+    /// Empty for all.
+    pub(crate) contenders: Vec<String>,
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Reads the arguments that follow the program's name.
+pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, lexopt::Error> {
+    let mut suite = None;
+    let mut quick = false;
+    let mut seconds = None;
+    let mut options = Options {
+        suite: Suite::Redis,
+        measure: Duration::ZERO,
+        rounds: 3,
+        operations: vec![Operation::Get, Operation::Set],
+        callers: vec![1, 16, 128],
+        flavors: vec![Flavor::CurrentThread, Flavor::MultiThread],
+        contenders: Vec::new(),
+        json: None,
+    };
+    let mut parser = lexopt::Parser::from_args(args.into_iter().map(Into::into));
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long("quick") => quick = true,
+            Long("seconds") => seconds = Some(parser.value()?.parse_with(seconds_of)?),
+            Long("rounds") => options.rounds = parser.value()?.parse_with(positive)?,
+            Long("only") => options.operations = parser.value()?.parse_with(list(operation))?,
+            Long("callers") => options.callers = parser.value()?.parse_with(list(positive))?,
+            Long("runtime") => options.flavors = parser.value()?.parse_with(list(flavor))?,
+            Long("contender") => options.contenders = parser.value()?.parse_with(list(contender))?,
+            Long("json") => options.json = Some(parser.value()?.into()),
+            Value(name) if suite.is_none() => suite = Some(name.parse_with(suite_of)?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    options.suite = suite.ok_or("which suite? There is: redis")?;
+    options.measure =
+        seconds.unwrap_or(if quick { Duration::from_millis(500) } else { Duration::from_secs(3) });
+    Ok(Command::Run(options))
+}
+
+impl Operation {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Set => "set",
+        }
+    }
+}
+
+impl Flavor {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CurrentThread => "current_thread",
+            Self::MultiThread => "multi_thread",
+        }
+    }
+}
+
+/// Parses elements that commas separate.
+fn list<T>(element: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Vec<T>, String> {
+    move |text| text.split(',').map(&element).collect()
+}
+
+fn suite_of(text: &str) -> Result<Suite, String> {
+    if text == "redis" { Ok(Suite::Redis) } else { Err("there is only: redis".to_owned()) }
+}
+
+fn operation(text: &str) -> Result<Operation, String> {
+    let mut all = [Operation::Get, Operation::Set].into_iter();
+    all.find(|operation| operation.name() == text).ok_or_else(|| "there are: get, set".to_owned())
+}
+
+fn flavor(text: &str) -> Result<Flavor, String> {
+    let mut all = [Flavor::CurrentThread, Flavor::MultiThread].into_iter();
+    all.find(|flavor| flavor.name() == text)
+        .ok_or_else(|| "there are: current_thread, multi_thread".to_owned())
+}
+
+fn contender(text: &str) -> Result<String, String> {
+    let names: Vec<_> = crate::redis_suite::CONTENDERS.iter().map(|(name, _)| *name).collect();
+    if names.contains(&text) { Ok(text.to_owned()) } else { Err(format!("there are: {}", names.join(", "))) }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a whole number above 0".to_owned())
+}
+
+fn seconds_of(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds
+        .filter(|seconds| !seconds.is_zero())
+        .ok_or_else(|| "must be a number of seconds above 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(args: &[&str]) -> Options {
+        match parse(args).expect("valid arguments") {
+            Command::Run(options) => options,
+            Command::Help => panic!("asks for help"),
+        }
+    }
+
+    #[test]
+    fn everything_is_measured_unless_told_otherwise() {
+        let all = options(&["redis"]);
+        assert_eq!((all.operations.len(), all.callers.len(), all.flavors.len(), all.rounds), (2, 3, 2, 3));
+        assert_eq!(all.measure, Duration::from_secs(3));
+        assert_eq!(options(&["redis", "--quick"]).measure, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn filters_narrow_the_run() {
+        let args = [
+            "--only",
+            "get",
+            "redis",
+            "--callers=16,1",
+            "--runtime=multi_thread",
+            "--seconds",
+            "0.1",
+            "--quick",
+        ];
+        let some = options(&args);
+        assert_eq!(some.operations, [Operation::Get]);
+        assert_eq!(some.callers, [16, 1]);
+        assert_eq!(some.flavors, [Flavor::MultiThread]);
+        assert_eq!(some.measure, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn usage_errors_name_what_is_wrong() {
+        let cases: [(&[&str], &str); 8] = [
+            (&[], "which suite"),
+            (&["memory"], "there is only: redis"),
+            (&["redis", "twice"], "unexpected argument \"twice\""),
+            (&["redis", "--fast"], "invalid option '--fast'"),
+            (&["redis", "--only", "del"], "there are: get, set"),
+            (&["redis", "--callers", "0"], "above 0"),
+            (&["redis", "--contender", "nobody"], "there are: "),
+            (&["redis", "--seconds"], "missing argument"),
+        ];
+        for (args, expected) in cases {
+            let error = parse(args).expect_err("invalid arguments").to_string();
+            assert!(error.contains(expected), "{args:?}: {error}");
+        }
+    }
+}

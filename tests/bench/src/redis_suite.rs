@@ -1,0 +1,99 @@
+//! GET and SET against one real Redis: who gets how much done, and for how much CPU time.
+
+use std::io::{IsTerminal, Write, stderr};
+
+use larder_tests::RedisServer;
+
+use crate::args::Options;
+use crate::contender::{Contender, Fred, RedisRs, Result};
+use crate::meter::{Cell, Sample, measure};
+use crate::report::Report;
+
+/// Who takes part, by the name they have in tables.
+pub(crate) const CONTENDERS: &[(&str, Measure)] =
+    &[(RedisRs::NAME, measure::<RedisRs>), (Fred::NAME, measure::<Fred>)];
+
+/// Measures one contender in one cell, against the server at a URL.
+type Measure = fn(&Cell, &str) -> Result<Sample>;
+
+/// Runs every cell for every contender in each round.
+///
+/// Rounds are interleaved, and another contender goes first in each, so that a machine that slows down slows down all of them.
+pub(crate) fn run(options: &Options) -> Result<Report> {
+    let server = RedisServer::start();
+    let url = server.url();
+    let cells = cells(options);
+    let chosen =
+        |name: &str| options.contenders.is_empty() || options.contenders.iter().any(|one| one == name);
+    let mut contenders: Vec<_> = CONTENDERS.iter().filter(|(name, _)| chosen(name)).collect();
+
+    let mut report =
+        Report::new("redis", heading(&server, options), contenders.iter().map(|(name, _)| *name));
+    let mut progress = Progress { done: 0, total: options.rounds * cells.len() * contenders.len() };
+    for _ in 0..options.rounds {
+        for cell in &cells {
+            for (name, measure) in &contenders {
+                let scenario = scenario(cell);
+                progress.next(&scenario, name);
+                let sample = measure(cell, &url).map_err(|error| format!("{name}, {scenario}: {error}"))?;
+                report.add(&scenario, name, sample);
+            }
+        }
+        contenders.rotate_left(1);
+    }
+    progress.clear();
+    Ok(report)
+}
+
+fn cells(options: &Options) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for &operation in &options.operations {
+        for &flavor in &options.flavors {
+            for &callers in &options.callers {
+                cells.push(Cell { operation, callers, flavor, measure: options.measure });
+            }
+        }
+    }
+    cells
+}
+
+fn scenario(cell: &Cell) -> String {
+    let plural = if cell.callers == 1 { "" } else { "s" };
+    format!("{} 100 B, {} caller{plural}, {}", cell.operation.name(), cell.callers, cell.flavor.name())
+}
+
+fn heading(server: &RedisServer, options: &Options) -> String {
+    let info = server.cli(&["INFO", "server"]);
+    let version = info.lines().find_map(|line| line.trim_end().strip_prefix("redis_version:")).unwrap_or("?");
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let (rounds, seconds) = (options.rounds, options.measure.as_secs_f64());
+    format!(
+        "redis-server {version} on loopback, {cpus} CPUs; medians of {rounds} rounds of {seconds} s, with min..max"
+    )
+}
+
+/// One line on stderr that says what is being measured; rewritten in place where that is a terminal.
+struct Progress {
+    done: usize,
+    total: usize,
+}
+
+impl Progress {
+    fn next(&mut self, scenario: &str, contender: &str) {
+        self.done += 1;
+        self.line(&format!("[{}/{}] {scenario}: {contender}", self.done, self.total));
+    }
+
+    fn clear(&self) {
+        if stderr().is_terminal() {
+            self.line("");
+        }
+    }
+
+    /// Progress that cannot be shown is no reason to stop.
+    fn line(&self, text: &str) {
+        let mut stderr = stderr();
+        let _ =
+            if stderr.is_terminal() { write!(stderr, "\r\x1b[K{text}") } else { writeln!(stderr, "{text}") };
+    }
+}
