@@ -181,6 +181,41 @@ fn micros(duration: Duration) -> f64 {
 mod tests {
     use super::*;
 
+    /// Answers every GET with so many bytes.
+    #[derive(Clone)]
+    struct Always<const LEN: usize>;
+
+    impl<const LEN: usize> Contender for Always<LEN> {
+        const NAME: &'static str = "always";
+
+        async fn connect(_: &str) -> Result<Self> {
+            Ok(Self)
+        }
+
+        async fn get(&mut self, _: &str) -> Result<Option<usize>> {
+            tokio::task::yield_now().await;
+            Ok(Some(LEN))
+        }
+
+        async fn set(&mut self, _: &str, _: &'static [u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_whole_values_count() {
+        for flavor in [Flavor::CurrentThread, Flavor::MultiThread] {
+            let cell =
+                Cell { operation: Operation::Get, callers: 2, flavor, measure: Duration::from_millis(20) };
+            let sample = measure::<Always<100>>(&cell, "").expect("whole values");
+            assert!(
+                sample.ops_per_s > 0.0 && sample.client_cpu_us_per_op > 0.0 && sample.p50_us <= sample.p99_us
+            );
+            let error = measure::<Always<99>>(&cell, "").expect_err("values cut short").to_string();
+            assert!(error.contains("came back as Some(99) bytes"), "{error}");
+        }
+    }
+
     #[test]
     fn a_sample_is_per_second_and_per_operation() {
         let mut tally = Tally { operations: 900, latencies: (1..=60).map(Duration::from_micros).collect() };

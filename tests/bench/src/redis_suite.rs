@@ -97,3 +97,20 @@ impl Progress {
             if stderr.is_terminal() { write!(stderr, "\r\x1b[K{text}") } else { writeln!(stderr, "{text}") };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Command, parse};
+
+    #[test]
+    fn every_contender_gets_and_sets() {
+        let args = ["redis", "--seconds", "0.02", "--rounds", "1", "--callers", "2"];
+        let Ok(Command::Run(options)) = parse(args) else { panic!("{args:?} are valid") };
+        let tables = run(&options).expect("all contenders work").to_string();
+        for (name, _) in CONTENDERS {
+            assert_eq!(tables.matches(&format!("  {name} ")).count(), 4, "{tables}");
+        }
+        assert!(!tables.contains("NaN"), "{tables}");
+    }
+}

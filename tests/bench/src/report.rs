@@ -117,37 +117,31 @@ impl fmt::Display for Report {
             writeln!(f, "× is the ratio to the best peer; above 1, {SUBJECT} is better")?;
         }
         for scenario in &self.scenarios {
-            write!(f, "\n{:<39}", scenario.name)?;
-            for metric in &METRICS {
-                write!(f, "{:>10} {:19}", metric.heading, "")?;
-            }
-            writeln!(f)?;
+            writeln!(f, "\n{}", scenario.name)?;
+            write_row(f, "", METRICS.iter().map(|metric| (metric.heading.to_owned(), String::new())))?;
             for (row, contender) in self.contenders.iter().enumerate() {
-                write!(f, "  {contender:<37}")?;
-                for metric in &METRICS {
-                    let spread = scenario.spread(row, metric);
-                    let range = format!("{}..{}", figure(spread.min), figure(spread.max));
-                    write!(f, "{:>10} {range:<19}", figure(spread.median))?;
+                let spreads = METRICS.iter().map(|metric| scenario.spread(row, metric));
+                write_row(f, contender, spreads.map(|spread| (figure(spread.median), spread.range())))?;
+                let ratios: Option<Vec<f64>> =
+                    METRICS.iter().map(|metric| self.ratio(scenario, row, metric)).collect();
+                if let Some(ratios) = ratios {
+                    let cells = ratios.iter().map(|ratio| (format!("{ratio:.2}"), String::new()));
+                    write_row(f, "  ×", cells)?;
                 }
-                writeln!(f)?;
-                self.write_ratios(f, scenario, row)?;
             }
         }
         Ok(())
     }
 }
 
-impl Report {
-    fn write_ratios(&self, f: &mut fmt::Formatter<'_>, scenario: &Scenario, row: usize) -> fmt::Result {
-        let ratios: Option<Vec<f64>> =
-            METRICS.iter().map(|metric| self.ratio(scenario, row, metric)).collect();
-        let Some(ratios) = ratios else { return Ok(()) };
-        write!(f, "  {:<37}", "  × best peer")?;
-        for ratio in ratios {
-            write!(f, "{ratio:>10.2} {:19}", "")?;
-        }
-        writeln!(f)
-    }
+/// Writes a label and, for each metric, a figure and what belongs to it.
+fn write_row(
+    f: &mut fmt::Formatter<'_>,
+    label: &str,
+    cells: impl Iterator<Item = (String, String)>,
+) -> fmt::Result {
+    let cells: String = cells.map(|(figure, note)| format!("{figure:>10} {note:<17}")).collect();
+    writeln!(f, "  {label:<10}{}", cells.trim_end())
 }
 
 impl Scenario {
@@ -170,6 +164,10 @@ impl Spread {
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let last = values.len().saturating_sub(1);
         Self { min: at(0), median: f64::midpoint(at(last / 2), at(last.div_ceil(2))), max: at(last) }
+    }
+
+    fn range(&self) -> String {
+        format!("{}..{}", figure(self.min), figure(self.max))
     }
 }
 
@@ -230,7 +228,7 @@ mod tests {
             assert_eq!(ratio, (figure["contender"] == "larder").then_some(2.0), "{figure}");
         }
         assert_eq!(figures[0]["value"], 1e5);
-        assert!(report.to_string().contains("× best peer"));
+        assert!(report.to_string().contains("  ×"));
     }
 
     #[test]
@@ -238,6 +236,7 @@ mod tests {
         let mut report = Report::new("redis", "heading".to_owned(), ["peer"]);
         report.add("get", "peer", sample(1.0));
         assert!(!report.to_string().contains('×'));
+        assert!(report.to_json().as_array().is_some_and(|figures| figures.len() == METRICS.len()));
     }
 
     /// A sample that is `factor` times as good as the plainest one.
