@@ -68,3 +68,98 @@ impl Backoff {
         Duration::from_nanos(delay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// The step by the formula, in integers wide enough for it.
+    fn step(backoff: &Backoff, attempt: u32) -> Duration {
+        let (base, cap) = (u128::from(nanos(backoff.base)), u128::from(nanos(backoff.cap)));
+        let step = (0..attempt.min(64)).fold(base.min(cap), |step, _| (step * 2).min(cap));
+        Duration::from_nanos(u64::try_from(step).expect("no more than the cap"))
+    }
+
+    #[test]
+    fn the_documented_schedule() {
+        let mut backoff = Backoff { base: ms(100), cap: ms(60_000), jitter: Jitter::None };
+        let mut rng = fastrand::Rng::with_seed(0);
+        let steps = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000];
+        for (attempt, expected) in (0..).zip(steps) {
+            backoff.jitter = Jitter::None;
+            assert_eq!(backoff.delay(attempt, Duration::ZERO, &mut rng), ms(expected));
+            backoff.jitter = Jitter::Equal;
+            let delay = backoff.delay(attempt, Duration::ZERO, &mut rng);
+            assert!((ms(expected / 2)..=ms(expected)).contains(&delay), "{attempt}: {delay:?}");
+        }
+    }
+
+    /// Clamping after jitter would answer the cap itself, or nearly always so.
+    #[test]
+    fn jitter_is_not_cancelled_at_the_cap() {
+        for (jitter, lowest) in [(Jitter::Equal, 50), (Jitter::Full, 0), (Jitter::Decorrelated, 10)] {
+            let backoff = Backoff { base: ms(10), cap: ms(100), jitter };
+            let mut rng = fastrand::Rng::with_seed(1);
+            let delays: Vec<_> = (0..1000).map(|_| backoff.delay(40, ms(100), &mut rng)).collect();
+            let mean = delays.iter().sum::<Duration>() / 1000;
+            let expected = ms((lowest + 100) / 2);
+            assert!(
+                mean.abs_diff(expected) < ms(4),
+                "{jitter:?}: mean {mean:?} where {expected:?} is uniform"
+            );
+            assert!(delays.iter().filter(|&&delay| delay == ms(100)).count() < 5, "{jitter:?}");
+        }
+    }
+
+    #[test]
+    fn decorrelated_grows_from_the_previous_delay() {
+        let backoff = Backoff { base: ms(10), cap: ms(1000), jitter: Jitter::Decorrelated };
+        let mut rng = fastrand::Rng::with_seed(2);
+        assert_eq!(backoff.delay(0, Duration::ZERO, &mut rng), ms(10));
+        for previous in [10, 100, 333] {
+            let longest = (0..1000).map(|_| backoff.delay(0, ms(previous), &mut rng)).max().expect("some");
+            assert!(longest > ms(previous * 5 / 2) && longest <= ms(previous * 3), "{previous}: {longest:?}");
+        }
+    }
+
+    fn durations() -> impl Strategy<Value = Duration> {
+        let any = (any::<u64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos));
+        prop_oneof![any, (0u64..100_000).prop_map(ms), Just(Duration::ZERO), Just(Duration::MAX)]
+    }
+
+    proptest! {
+        #[test]
+        fn every_delay_is_in_its_bounds(
+            base in durations(),
+            cap in durations(),
+            previous in durations(),
+            attempt in prop_oneof![0u32..70, any::<u32>()],
+            jitter in prop::sample::select(&[Jitter::Equal, Jitter::Full, Jitter::Decorrelated, Jitter::None][..]),
+            seed: u64,
+        ) {
+            let backoff = Backoff { base, cap, jitter };
+            let (mut rng, mut again) = (fastrand::Rng::with_seed(seed), fastrand::Rng::with_seed(seed));
+            let delay = backoff.delay(attempt, previous, &mut rng);
+            prop_assert_eq!(delay, backoff.delay(attempt, previous, &mut again), "equal seeds, equal delays");
+
+            let step = step(&backoff, attempt);
+            let bounds = match jitter {
+                Jitter::Equal => step / 2..=step,
+                Jitter::Full => Duration::ZERO..=step,
+                Jitter::Decorrelated => base.min(cap)..=previous.saturating_mul(3).max(base).min(cap),
+                Jitter::None => step..=step,
+            };
+            // The bounds are those of whole nanoseconds in 64 bits.
+            let bounds = nanos(*bounds.start())..=nanos(*bounds.end());
+            prop_assert!(bounds.contains(&nanos(delay)), "{:?} not in {:?}", delay, bounds);
+            prop_assert!(delay <= cap);
+        }
+    }
+}

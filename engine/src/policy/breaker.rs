@@ -471,3 +471,6 @@ impl BreakerView {
         Generation(self.0 >> Self::GENERATION_SHIFT)
     }
 }
+
+#[cfg(test)]
+mod tests;

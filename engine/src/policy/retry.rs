@@ -107,8 +107,8 @@ impl Default for RetryBudgetConfig {
 ///
 /// The algorithm is that of [gRFC A6] ("Throttling Retry Attempts and Hedged RPCs"): a failed attempt takes one
 /// token, a success gives back a fraction, and retries are allowed while **more than half** of the tokens are left.
-/// It needs no clock, and what bounds the extra load is the ratio: with the defaults, at most 50 retries of a full
-/// bucket, then one for every ten successes.
+/// It needs no clock: the extra load is bounded by the ratio. With the defaults that is fewer than 50 retries from a
+/// full bucket, and one more for every ten successes.
 ///
 /// Kept in whole thousandths of a token, so equal histories give equal answers on every target.
 ///
@@ -142,5 +142,156 @@ impl RetryBudget {
     /// An attempt failed, or all those of a lost connection together: takes a token.
     pub fn record_failure(&mut self) {
         self.milli_tokens = self.milli_tokens.saturating_sub(1000);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Instant = Instant::from_millis(1000);
+
+    const fn policy(attempts: u32) -> RetryPolicy {
+        let backoff =
+            Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(1), jitter: Jitter::None };
+        RetryPolicy {
+            attempts,
+            backoff,
+            budget: RetryBudgetConfig { max_tokens: 100, success_refill_milli: 100 },
+        }
+    }
+
+    /// A first attempt that may be repeated, with time to spare.
+    const FAILED: FailedAttempt = FailedAttempt {
+        made: 1,
+        executed: Executed::No,
+        idempotent: false,
+        previous: Duration::ZERO,
+        deadline: Instant::from_millis(60_000),
+    };
+
+    fn next(policy: RetryPolicy, failed: FailedAttempt, budget: &mut RetryBudget) -> Option<Instant> {
+        policy.next(NOW, &failed, budget, &mut fastrand::Rng::with_seed(0))
+    }
+
+    fn full_budget() -> RetryBudget {
+        RetryBudget::new(RetryBudgetConfig::default())
+    }
+
+    #[test]
+    fn what_may_be_repeated_and_when() {
+        let due = |millis| Some(NOW.saturating_add(Duration::from_millis(millis)));
+        let at = Instant::from_millis;
+        let unknown = FailedAttempt { executed: Executed::Unknown, ..FAILED };
+        let table = [
+            ("first retry", 3, FAILED, due(100)),
+            ("second retry waits twice as long", 3, FailedAttempt { made: 2, ..FAILED }, due(200)),
+            ("attempts are used up", 3, FailedAttempt { made: 3, ..FAILED }, None),
+            ("more were made than allowed", 3, FailedAttempt { made: 9, ..FAILED }, None),
+            ("one attempt is no retry", 1, FAILED, None),
+            ("none counts as one", 0, FAILED, None),
+            ("executed perhaps, not idempotent", 3, unknown, None),
+            ("executed perhaps, idempotent", 3, FailedAttempt { idempotent: true, ..unknown }, due(100)),
+            ("not executed, idempotent", 3, FailedAttempt { idempotent: true, ..FAILED }, due(100)),
+            ("due just before the deadline", 3, FailedAttempt { deadline: at(1101), ..FAILED }, due(100)),
+            ("due at the deadline", 3, FailedAttempt { deadline: at(1100), ..FAILED }, None),
+            ("the deadline is past", 3, FailedAttempt { deadline: at(1), ..FAILED }, None),
+            ("no deadline", 3, FailedAttempt { deadline: Instant::NEVER, ..FAILED }, due(100)),
+            ("a count that cannot be", 3, FailedAttempt { made: 0, ..FAILED }, due(100)),
+        ];
+        for (name, attempts, failed, expected) in table {
+            assert_eq!(next(policy(attempts), failed, &mut full_budget()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_delay_past_the_end_of_time_is_no_retry() {
+        let mut forever = policy(3);
+        forever.backoff = Backoff { base: Duration::MAX, cap: Duration::MAX, jitter: Jitter::None };
+        let failed = FailedAttempt { deadline: Instant::NEVER, ..FAILED };
+        assert_eq!(next(forever, failed, &mut full_budget()), None);
+    }
+
+    #[test]
+    fn the_budget_follows_grfc_a6() {
+        let mut budget = RetryBudget::new(RetryBudgetConfig { max_tokens: 10, success_refill_milli: 100 });
+        let retries = (0..20).filter(|_| next(policy(3), FAILED, &mut budget).is_some()).count();
+        assert_eq!(retries, 4, "the fifth failure leaves half");
+        assert_eq!(budget.milli_tokens, 0, "failures without a retry are charged too");
+        for _ in 0..50 {
+            assert!(!budget.allows_retry());
+            budget.record_success();
+        }
+        assert!(!budget.allows_retry(), "half is not more than half");
+        budget.record_success();
+        assert!(budget.allows_retry());
+        for _ in 0..1000 {
+            budget.record_success();
+        }
+        assert_eq!(budget, RetryBudget::new(RetryBudgetConfig { max_tokens: 10, success_refill_milli: 100 }));
+    }
+
+    #[test]
+    fn small_budgets_refuse_and_huge_ones_do_not_overflow() {
+        for (max_tokens, first) in [(0, false), (1, false), (2, false), (3, true), (u32::MAX, true)] {
+            let mut budget =
+                RetryBudget::new(RetryBudgetConfig { max_tokens, success_refill_milli: u32::MAX });
+            assert_eq!(next(policy(3), FAILED, &mut budget).is_some(), first, "{max_tokens}");
+            budget.record_success();
+            assert_eq!(budget.milli_tokens, budget.max_milli);
+        }
+    }
+
+    #[test]
+    fn an_outage_does_not_triple_the_load() {
+        let (mut budget, mut sent) = (full_budget(), 0);
+        for _ in 0..10_000 {
+            let mut failed = FAILED;
+            sent += 1;
+            while next(policy(3), failed, &mut budget).is_some() {
+                sent += 1;
+                failed.made += 1;
+            }
+        }
+        // 49 failures are charged before half is reached; every third of them is an operation's last.
+        assert_eq!(sent, 10_033);
+    }
+
+    proptest! {
+        #[test]
+        fn retries_are_bounded_by_the_successes(
+            max_tokens in 0u32..50,
+            success_refill_milli in 0u32..2000,
+            outcomes in prop::collection::vec(any::<bool>(), 0..500),
+        ) {
+            let mut budget = RetryBudget::new(RetryBudgetConfig { max_tokens, success_refill_milli });
+            let (mut retries, mut successes) = (0u64, 0u64);
+            for succeeded in outcomes {
+                if succeeded {
+                    budget.record_success();
+                    successes += 1;
+                } else if next(policy(3), FAILED, &mut budget).is_some() {
+                    retries += 1;
+                }
+                prop_assert!(budget.milli_tokens <= max_tokens * 1000);
+                let bound = u64::from(max_tokens) * 500 + successes * u64::from(success_refill_milli);
+                prop_assert!(retries * 1000 <= bound);
+            }
+        }
+
+        #[test]
+        fn a_retry_lies_between_now_and_the_deadline(
+            now: u64, deadline: u64, made in 0u32..6, idempotent: bool, unknown: bool, seed: u64,
+        ) {
+            let (now, deadline) = (Instant::from_nanos(now), Instant::from_nanos(deadline));
+            let executed = if unknown { Executed::Unknown } else { Executed::No };
+            let failed = FailedAttempt { made, executed, idempotent, deadline, ..FAILED };
+            let mut rng = fastrand::Rng::with_seed(seed);
+            if let Some(due) = RetryPolicy::default().next(now, &failed, &mut full_budget(), &mut rng) {
+                prop_assert!(now <= due && due < deadline && made < 3 && (idempotent || !unknown));
+            }
+        }
     }
 }

@@ -1,0 +1,610 @@
+use proptest::prelude::*;
+use std::string::ToString;
+use std::vec::Vec;
+
+use super::*;
+
+const START: Instant = Instant::from_millis(1_000_000);
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn config() -> BreakerConfig {
+    BreakerConfig { failure_threshold: 2, jitter_percent: 0, ..BreakerConfig::default() }
+}
+
+fn after(now: Instant, duration: Duration) -> Instant {
+    now.saturating_add(duration)
+}
+
+/// Ends the current phase by letting its time pass.
+fn expire(breaker: &mut Breaker) -> Instant {
+    let due = breaker.poll_timeout().expect("this phase has a deadline");
+    breaker.handle_timeout(due);
+    assert!(breaker.poll_timeout().is_none_or(|until| until > due));
+    due
+}
+
+fn closed() -> (Breaker, Instant) {
+    (Breaker::new(config(), 1), START)
+}
+
+fn open() -> (Breaker, Instant) {
+    let (mut breaker, now) = closed();
+    breaker.trip(now);
+    (breaker, now)
+}
+
+fn probing() -> (Breaker, Instant) {
+    let (mut breaker, _) = open();
+    let now = expire(&mut breaker);
+    (breaker, now)
+}
+
+fn trial() -> (Breaker, Instant) {
+    let (mut breaker, now) = probing();
+    answer_probe(&mut breaker, now, Verdict::Success);
+    (breaker, now)
+}
+
+fn answer_probe(breaker: &mut Breaker, now: Instant, verdict: Verdict) {
+    let probe = breaker.poll_probe().expect("a probe is due");
+    breaker.record(now, probe, verdict);
+}
+
+fn operate(breaker: &mut Breaker, now: Instant, verdict: Verdict) {
+    let permit = breaker.admit(now).expect("admitted");
+    breaker.record(now, permit, verdict);
+}
+
+fn phase(breaker: &Breaker) -> &'static str {
+    match breaker.phase {
+        Phase::Closed { .. } => "closed",
+        Phase::Open { .. } => "open",
+        Phase::Probing { .. } => "probing",
+        Phase::Trial { .. } => "trial",
+    }
+}
+
+#[test]
+fn every_transition() {
+    use Verdict::{Abandoned, Failure, Success};
+    type Event = fn(&mut Breaker, Instant);
+    type Start = fn() -> (Breaker, Instant);
+    let succeed: Event = |breaker, now| operate(breaker, now, Success);
+    let miss: Event = |breaker, now| operate(breaker, now, Failure);
+    let abandon: Event = |breaker, now| operate(breaker, now, Abandoned);
+    let lose: Event = |breaker, now| assert!(breaker.admit(now).is_some());
+    let late: Event = |breaker: &mut Breaker, now| breaker.handle_timeout(after(now, secs(100_000)));
+    let fail: Event = |breaker: &mut Breaker, now| breaker.record_failure(now);
+    let table: &[(&str, Start, &[Event], &str)] = &[
+        ("one failure of two", closed, &[miss], "closed"),
+        ("two in a row", closed, &[fail, miss], "open"),
+        ("two without an operation", closed, &[fail, fail], "open"),
+        ("a success between", closed, &[fail, succeed, fail], "closed"),
+        ("nothing between", closed, &[fail, abandon, fail], "open"),
+        ("trip", closed, &[|b, now| b.trip(now)], "open"),
+        ("time", closed, &[late], "closed"),
+        ("failure while open", open, &[fail], "open"),
+        ("trip while open", open, &[|b, now| b.trip(now)], "open"),
+        ("not yet", open, &[|b, now| b.handle_timeout(after(now, Duration::from_millis(59_999)))], "open"),
+        ("open_for", open, &[|b, now| b.handle_timeout(after(now, secs(60)))], "probing"),
+        ("open_for, long past", open, &[late], "probing"),
+        ("probe succeeds", probing, &[|b, now| answer_probe(b, now, Success)], "trial"),
+        ("probe fails", probing, &[|b, now| answer_probe(b, now, Failure)], "open"),
+        ("probe abandoned", probing, &[|b, now| answer_probe(b, now, Abandoned)], "probing"),
+        ("lane lost while probing", probing, &[fail], "open"),
+        ("trip while probing", probing, &[|b, now| b.trip(now)], "open"),
+        (
+            "probe slow",
+            probing,
+            &[|b, now| b.handle_timeout(after(now, Duration::from_millis(9_999)))],
+            "probing",
+        ),
+        ("probe lost", probing, &[|b, now| b.handle_timeout(after(now, secs(10)))], "open"),
+        ("two of three", trial, &[succeed; 2], "trial"),
+        ("three of three", trial, &[succeed; 3], "closed"),
+        ("abandoned ones do not count", trial, &[abandon; 9], "trial"),
+        ("the last one fails", trial, &[succeed, succeed, miss], "open"),
+        ("lane lost in trial", trial, &[fail], "open"),
+        ("trip in trial", trial, &[|b, now| b.trip(now)], "open"),
+        (
+            "trial not over",
+            trial,
+            &[|b, now| b.handle_timeout(after(now, Duration::from_millis(9_999)))],
+            "trial",
+        ),
+        ("no traffic", trial, &[|b, now| b.handle_timeout(after(now, secs(10)))], "closed"),
+        ("little traffic", trial, &[succeed, late], "closed"),
+        ("a permit lost", trial, &[lose, late], "probing"),
+    ];
+    for &(name, start, events, expected) in table {
+        let (mut breaker, now) = start();
+        let (before, generation, until) = (phase(&breaker), breaker.generation, breaker.poll_timeout());
+        for event in events {
+            event(&mut breaker, now);
+        }
+        assert_eq!(phase(&breaker), expected, "{name}");
+        assert_eq!(
+            breaker.generation != generation,
+            before != expected,
+            "{name}: a transition is a generation"
+        );
+        if before == "open" && expected == "open" {
+            assert_eq!(breaker.poll_timeout(), until, "{name}: an open breaker keeps its deadline");
+        }
+    }
+}
+
+#[test]
+fn half_open_admits_exactly_n() {
+    for (configured, n) in [(1, 1), (3, 3), (32, 32), (0, 1), (1000, 32)] {
+        let mut breaker = Breaker::new(BreakerConfig { half_open_permits: configured, ..config() }, 1);
+        breaker.trip(START);
+        let herd =
+            |breaker: &mut Breaker, now| (0..1000).filter_map(|_| breaker.admit(now)).collect::<Vec<_>>();
+        assert_eq!(herd(&mut breaker, after(START, secs(1_000_000))), [], "open, however late");
+        let now = expire(&mut breaker);
+        assert_eq!(herd(&mut breaker, now), [], "the probe goes alone");
+        answer_probe(&mut breaker, now, Verdict::Success);
+
+        let permits = herd(&mut breaker, now);
+        assert_eq!(permits.len(), n);
+        assert!(permits.iter().all(Permit::is_trial));
+        let (first, others) = permits.split_first().expect("n is at least 1");
+
+        breaker.record(now, *first, Verdict::Abandoned);
+        let returned = herd(&mut breaker, now);
+        assert_eq!(returned.len(), 1, "an abandoned permit goes back to the pool");
+        for permit in others {
+            breaker.record(now, *permit, Verdict::Success);
+            assert_eq!(herd(&mut breaker, now), [], "a success uses its place up");
+        }
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        breaker.record(now, returned[0], Verdict::Success);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(herd(&mut breaker, now).len(), 1000);
+    }
+}
+
+#[test]
+fn a_probe_is_handed_out_once_per_half_open() {
+    let (mut breaker, now) = probing();
+    let probe = breaker.poll_probe().expect("half-open begins with a probe");
+    assert_eq!(breaker.poll_probe(), None);
+    assert!(!probe.is_trial());
+    breaker.record(now, probe, Verdict::Abandoned);
+    let probe = breaker.poll_probe().expect("an abandoned probe is handed out again");
+    breaker.record(now, probe, Verdict::Success);
+    assert_eq!(breaker.poll_probe(), None, "no probe in a trial");
+
+    let _lost = breaker.admit(now);
+    expire(&mut breaker);
+    assert_ne!(breaker.poll_probe(), None, "a trial with a lost permit begins again with a probe");
+    for (mut breaker, _) in [closed(), open()] {
+        assert_eq!(breaker.poll_probe(), None);
+    }
+}
+
+#[test]
+fn results_of_another_generation_are_ignored() {
+    let (mut breaker, now) = closed();
+    let before = breaker.admit(now).expect("closed");
+    breaker.trip(now);
+    breaker.record(now, before, Verdict::Success);
+    let now = expire(&mut breaker);
+    let lost_probe = breaker.poll_probe().expect("probing");
+    breaker.record(now, before, Verdict::Success);
+    breaker.record(now, before, Verdict::Failure);
+    assert_eq!(phase(&breaker), "probing");
+
+    expire(&mut breaker);
+    let now = expire(&mut breaker);
+    breaker.record(now, lost_probe, Verdict::Success);
+    assert_eq!(phase(&breaker), "probing", "the probe of an earlier half-open");
+    answer_probe(&mut breaker, now, Verdict::Success);
+    for stale in [before, lost_probe] {
+        breaker.record(now, stale, Verdict::Failure);
+    }
+    assert_eq!(phase(&breaker), "trial");
+    (0..3).for_each(|_| operate(&mut breaker, now, Verdict::Success));
+    (0..9).for_each(|_| breaker.record(now, before, Verdict::Failure));
+    assert_eq!(phase(&breaker), "closed", "failures from before the outage");
+}
+
+#[test]
+fn a_success_recorded_twice_counts_once() {
+    let (mut breaker, now) = trial();
+    let permit = breaker.admit(now).expect("trial");
+    (0..9).for_each(|_| breaker.record(now, permit, Verdict::Success));
+    assert_eq!(phase(&breaker), "trial");
+}
+
+#[test]
+fn an_operation_that_begins_late_in_a_quiet_trial_has_its_time() {
+    let (mut breaker, now) = trial();
+    let late = after(now, secs(9));
+    let permit = breaker.admit(late).expect("trial");
+    breaker.handle_timeout(after(now, secs(10)));
+    breaker.record(after(now, secs(12)), permit, Verdict::Success);
+    assert_eq!(phase(&breaker), "trial");
+    assert_eq!(breaker.poll_timeout(), Some(after(late, secs(10))));
+
+    // A permit that is out keeps the clock running, or one lost permit among others would never be noticed.
+    let _lost = breaker.admit(after(now, secs(13)));
+    operate(&mut breaker, after(now, secs(20)), Verdict::Abandoned);
+    breaker.handle_timeout(after(now, secs(23)));
+    assert_eq!(phase(&breaker), "probing");
+}
+
+#[test]
+fn open_time_doubles_to_its_cap_and_closing_resets_it() {
+    let (mut breaker, mut now) = open();
+    for expected in [60, 120, 240, 480, 600, 600] {
+        let due = breaker.poll_timeout().expect("open");
+        assert_eq!(due.saturating_since(now), secs(expected));
+        expire(&mut breaker);
+        now = after(due, secs(1));
+        answer_probe(&mut breaker, now, Verdict::Failure);
+    }
+    assert_eq!(breaker.trips(), 7);
+    now = expire(&mut breaker);
+    answer_probe(&mut breaker, now, Verdict::Success);
+    now = expire(&mut breaker);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    breaker.trip(now);
+    assert_eq!(breaker.poll_timeout(), Some(after(now, secs(60))));
+    assert_eq!(breaker.trips(), 8);
+}
+
+#[test]
+fn open_time_is_spread_evenly_and_also_at_the_cap() {
+    let open_for = |open_for, cap, seed| {
+        let config =
+            BreakerConfig { open_for: secs(open_for), open_for_cap: secs(cap), ..BreakerConfig::default() };
+        let mut breaker = Breaker::new(config, seed);
+        breaker.trip(START);
+        breaker.poll_timeout().expect("open").saturating_since(START)
+    };
+    for (base, cap) in [(100, 1000), (100, 100), (100, 1)] {
+        let times: Vec<_> = (0..1000).map(|seed| open_for(base, cap, seed)).collect();
+        assert!(times.iter().all(|time| (secs(85)..=secs(115)).contains(time)), "{base} {cap}");
+        assert!(times.iter().filter(|&&time| time < secs(90)).count() > 100);
+        assert!(times.iter().filter(|&&time| time > secs(110)).count() > 100);
+        assert_eq!(times[7], open_for(base, cap, 7), "equal seeds, equal times");
+    }
+}
+
+#[test]
+fn extreme_configurations_neither_panic_nor_spin() {
+    let (zero, max) = (Duration::ZERO, Duration::MAX);
+    for (open_for, half_open_timeout) in [(zero, zero), (max, zero), (zero, max), (max, max)] {
+        for jitter_percent in [0, 15, 100, u32::MAX] {
+            let config = BreakerConfig {
+                failure_threshold: 0,
+                open_for,
+                open_for_cap: open_for,
+                jitter_percent,
+                half_open_permits: 0,
+                half_open_timeout,
+            };
+            let mut breaker = Breaker::new(config, 3);
+            breaker.record_failure(START);
+            assert_eq!(breaker.state(), BreakerState::Open, "a threshold of 0 counts as 1");
+            for _ in 0..200 {
+                let Some(due) = breaker.poll_timeout() else { break };
+                breaker.handle_timeout(due);
+                assert!(breaker.poll_timeout().is_none_or(|until| until > due));
+            }
+        }
+    }
+    let (mut breaker, _) = closed();
+    breaker.trip(Instant::NEVER);
+    breaker.handle_timeout(Instant::NEVER);
+    assert_eq!(breaker.poll_timeout(), None, "never is not a time to wake up at");
+}
+
+#[test]
+fn a_view_says_what_the_breaker_would() {
+    let views = [(closed(), "closed"), (open(), "open"), (probing(), "half-open"), (trial(), "half-open")];
+    for ((mut breaker, now), name) in views {
+        let view = BreakerView::from_bits(breaker.view().to_bits());
+        assert_eq!(view, breaker.view());
+        assert_eq!(view.state(), breaker.state());
+        assert_eq!(view.state().to_string(), name);
+        let closed = breaker.state() == BreakerState::Closed;
+        assert_eq!(view.permit_if_closed(), if closed { breaker.admit(now) } else { None });
+    }
+    assert_eq!(BreakerView::default(), closed().0.view());
+    for bits in [3, u32::MAX] {
+        assert_eq!(BreakerView::from_bits(bits).permit_if_closed(), None, "bits of nobody admit nobody");
+    }
+}
+
+#[test]
+fn a_success_that_changes_nothing_needs_no_lock() {
+    let (mut breaker, now) = closed();
+    let permit = breaker.view().permit_if_closed().expect("closed");
+    assert!(!breaker.view().success_matters(permit));
+    breaker.record_failure(now);
+    assert!(breaker.view().success_matters(permit), "it resets the count");
+    breaker.record(now, permit, Verdict::Success);
+    assert!(!breaker.view().success_matters(permit));
+    breaker.trip(now);
+    assert!(!breaker.view().success_matters(permit), "of another generation");
+
+    let (mut breaker, now) = trial();
+    let permit = breaker.admit(now).expect("trial");
+    assert!(breaker.view().success_matters(permit));
+}
+
+#[test]
+fn generations_wrap_within_the_view() {
+    let (mut breaker, now) = closed();
+    breaker.generation = Generation(Generation::MASK);
+    let permit = breaker.admit(now).expect("closed");
+    assert_eq!(breaker.view().permit_if_closed(), Some(permit));
+    breaker.trip(now);
+    assert_eq!(breaker.generation, Generation(0));
+    assert_eq!(breaker.view().generation(), Generation(0));
+}
+
+/// The breaker as one would write it without thinking about size: permits are kept in a list, each with the number
+/// of the phase that gave it.
+#[derive(Default)]
+struct Model {
+    phase: ModelPhase,
+    /// Transitions so far.
+    number: u32,
+    failures: u32,
+    reopened: u32,
+    trips: u64,
+    out: Vec<Permit>,
+    succeeded: usize,
+    probe_waits: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ModelPhase {
+    #[default]
+    Closed,
+    Open,
+    Probing,
+    Trial,
+}
+
+impl Model {
+    fn enter(&mut self, phase: ModelPhase) {
+        self.reopened = match (self.phase, phase) {
+            (ModelPhase::Closed, _) | (_, ModelPhase::Closed) => 0,
+            (_, ModelPhase::Open) => self.reopened + 1,
+            _ => self.reopened,
+        };
+        self.trips += u64::from(phase == ModelPhase::Open);
+        self.phase = phase;
+        self.number += 1;
+        self.failures = 0;
+        self.out.clear();
+        self.succeeded = 0;
+        self.probe_waits = phase == ModelPhase::Probing;
+    }
+
+    fn fail(&mut self, config: &BreakerConfig) {
+        match self.phase {
+            ModelPhase::Closed => {
+                self.failures += 1;
+                if self.failures >= config.failure_threshold {
+                    self.enter(ModelPhase::Open);
+                }
+            }
+            ModelPhase::Open => {}
+            ModelPhase::Probing | ModelPhase::Trial => self.enter(ModelPhase::Open),
+        }
+    }
+
+    fn record(&mut self, config: &BreakerConfig, permit: Permit, verdict: Verdict) {
+        match (self.phase, verdict) {
+            (_, Verdict::Failure) => self.fail(config),
+            (ModelPhase::Closed, Verdict::Success) => self.failures = 0,
+            (ModelPhase::Probing, Verdict::Success) => self.enter(ModelPhase::Trial),
+            (ModelPhase::Probing, Verdict::Abandoned) => self.probe_waits = true,
+            (ModelPhase::Trial, _) => {
+                self.out.retain(|out| *out != permit);
+                self.succeeded += usize::from(verdict == Verdict::Success);
+                if self.succeeded == config.half_open_permits as usize {
+                    self.enter(ModelPhase::Closed);
+                }
+            }
+            (ModelPhase::Closed | ModelPhase::Open, _) => {}
+        }
+    }
+
+    fn expire(&mut self) {
+        self.enter(match self.phase {
+            ModelPhase::Open => ModelPhase::Probing,
+            ModelPhase::Probing => ModelPhase::Open,
+            ModelPhase::Trial if self.out.is_empty() => ModelPhase::Closed,
+            ModelPhase::Trial => ModelPhase::Probing,
+            ModelPhase::Closed => unreachable!("closed has no deadline"),
+        });
+    }
+
+    fn may_admit(&self, config: &BreakerConfig) -> bool {
+        match self.phase {
+            ModelPhase::Closed => true,
+            ModelPhase::Open | ModelPhase::Probing => false,
+            ModelPhase::Trial => self.out.len() + self.succeeded < config.half_open_permits as usize,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Admit,
+    /// The result of a permit that is still to be answered, of whatever generation; it is chosen by the number.
+    Record(usize, Verdict),
+    Failure,
+    Trip,
+    Probe,
+    Pass(Duration),
+    /// Time passes until the deadline, if there is one.
+    Expire,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let verdict = prop_oneof![Just(Verdict::Success), Just(Verdict::Failure), Just(Verdict::Abandoned)];
+    let mostly = prop_oneof![4 => Just(Verdict::Success), 1 => verdict];
+    let event = prop_oneof![
+        6 => Just(Event::Admit),
+        6 => (any::<usize>(), mostly).prop_map(|(which, verdict)| Event::Record(which, verdict)),
+        1 => Just(Event::Failure),
+        1 => prop_oneof![9 => Just(Event::Failure), 1 => Just(Event::Trip)],
+        3 => Just(Event::Probe),
+        2 => (0u64..20_000).prop_map(|millis| Event::Pass(Duration::from_millis(millis))),
+        2 => Just(Event::Expire),
+    ];
+    prop::collection::vec(event, 0..200)
+}
+
+fn configs() -> impl Strategy<Value = BreakerConfig> {
+    (1u32..4, 1u64..100, 0u32..=30, 1u32..5, 1u64..20).prop_map(
+        |(threshold, open, jitter, permits, timeout)| BreakerConfig {
+            failure_threshold: threshold,
+            open_for: secs(open),
+            open_for_cap: secs(100),
+            jitter_percent: jitter,
+            half_open_permits: permits,
+            half_open_timeout: secs(timeout),
+        },
+    )
+}
+
+/// Lets `events` happen to a breaker and to the model, and compares them after each.
+fn run(config: BreakerConfig, seed: u64, events: &[Event]) -> Result<(Breaker, Instant), TestCaseError> {
+    let (mut breaker, mut model, mut now) = (Breaker::new(config, seed), Model::default(), START);
+    let mut unanswered: Vec<(u32, Permit)> = Vec::new();
+    for event in events {
+        let (number, opened_at) = (model.number, now);
+        match *event {
+            Event::Admit => {
+                let expected = model.may_admit(&config);
+                let admitted = breaker.admit(now);
+                prop_assert_eq!(admitted.is_some(), expected);
+                if let Some(permit) = admitted {
+                    prop_assert!(!model.out.contains(&permit), "two permits with one number");
+                    prop_assert_eq!(permit.is_trial(), model.phase == ModelPhase::Trial);
+                    unanswered.push((model.number, permit));
+                    if permit.is_trial() {
+                        model.out.push(permit);
+                    }
+                }
+            }
+            Event::Record(_, _) if unanswered.is_empty() => {}
+            Event::Record(which, verdict) => {
+                let (of, permit) = unanswered.swap_remove(which % unanswered.len());
+                breaker.record(now, permit, verdict);
+                if of == model.number {
+                    model.record(&config, permit, verdict);
+                }
+            }
+            Event::Failure => {
+                breaker.record_failure(now);
+                model.fail(&config);
+            }
+            Event::Trip => {
+                breaker.trip(now);
+                if model.phase != ModelPhase::Open {
+                    model.enter(ModelPhase::Open);
+                }
+            }
+            Event::Probe => {
+                let probe = breaker.poll_probe();
+                prop_assert_eq!(probe.is_some(), model.probe_waits);
+                model.probe_waits = false;
+                unanswered.extend(probe.map(|permit| (model.number, permit)));
+            }
+            Event::Pass(_) | Event::Expire => {
+                let due = breaker.poll_timeout();
+                now = match *event {
+                    Event::Pass(time) => after(now, time),
+                    _ => due.unwrap_or(now).max(now),
+                };
+                breaker.handle_timeout(now);
+                if due.is_some_and(|due| due <= now) {
+                    model.expire();
+                }
+                prop_assert!(breaker.poll_timeout().is_none_or(|until| until > now));
+            }
+        }
+        compare(&breaker, &model)?;
+        if model.number != number && model.phase == ModelPhase::Open {
+            let step = (config.open_for * 2u32.pow(model.reopened.min(8))).min(config.open_for_cap);
+            let open = breaker.poll_timeout().expect("open").saturating_since(now.max(opened_at));
+            let spread = step * config.jitter_percent / 100;
+            prop_assert!((step - spread..=step + spread).contains(&open), "{:?} for {:?}", open, step);
+        }
+    }
+    Ok((breaker, now))
+}
+
+fn compare(breaker: &Breaker, model: &Model) -> Result<(), TestCaseError> {
+    let (phase, state) = match model.phase {
+        ModelPhase::Closed => ("closed", BreakerState::Closed),
+        ModelPhase::Open => ("open", BreakerState::Open),
+        ModelPhase::Probing => ("probing", BreakerState::HalfOpen),
+        ModelPhase::Trial => ("trial", BreakerState::HalfOpen),
+    };
+    prop_assert_eq!(self::phase(breaker), phase);
+    prop_assert_eq!(breaker.state(), state);
+    prop_assert_eq!(breaker.generation.0, model.number);
+    prop_assert_eq!(breaker.trips(), model.trips);
+    prop_assert_eq!(breaker.poll_timeout().is_none(), model.phase == ModelPhase::Closed);
+    prop_assert_eq!(breaker.view().state(), state);
+    prop_assert_eq!(breaker.view().is_failing(), model.failures > 0);
+    if let Phase::Trial { out, succeeded, .. } = breaker.phase {
+        prop_assert_eq!(out.count_ones() as usize, model.out.len());
+        prop_assert_eq!(succeeded as usize, model.succeeded);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn behaves_like_the_naive_model(config in configs(), seed: u64, events in events()) {
+        run(config, seed, &events)?;
+    }
+
+    /// Whatever happened, and whatever permits were lost: once the server answers, the breaker closes after at most
+    /// one open time and three half-open ones, with traffic and without.
+    #[test]
+    fn no_history_can_wedge_it(config in configs(), seed: u64, events in events(), traffic: bool) {
+        let (mut breaker, start) = run(config, seed, &events)?;
+        let mut now = start;
+        while breaker.state() != BreakerState::Closed {
+            now = breaker.poll_timeout().expect("not closed").max(now);
+            breaker.handle_timeout(now);
+            if let Some(probe) = breaker.poll_probe() {
+                breaker.record(now, probe, Verdict::Success);
+            }
+            if traffic {
+                while let Some(permit) = breaker.admit(now) {
+                    breaker.record(now, permit, Verdict::Success);
+                    if breaker.state() == BreakerState::Closed {
+                        break;
+                    }
+                }
+            }
+            let bound = config.open_for_cap * (100 + config.jitter_percent) / 100 + config.half_open_timeout * 3;
+            prop_assert!(now.saturating_since(start) <= bound, "{:?}", breaker);
+        }
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_breakers(config in configs(), seed: u64, events in events()) {
+        let (a, _) = run(config, seed, &events)?;
+        let (b, _) = run(config, seed, &events)?;
+        prop_assert_eq!(a.view(), b.view());
+        prop_assert_eq!(a.poll_timeout(), b.poll_timeout());
+    }
+}
