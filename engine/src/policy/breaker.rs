@@ -150,7 +150,7 @@ pub struct Breaker {
     rng: fastrand::Rng,
     phase: Phase,
     generation: Generation,
-    /// Times it re-opened from half-open since it was last closed.
+    /// Times it re-opened from half-open since it last opened from closed.
     reopened: u32,
     trips: u64,
 }
@@ -362,7 +362,6 @@ impl Breaker {
     }
 
     fn close(&mut self) {
-        self.reopened = 0;
         self.enter(Phase::Closed { failures: 0 });
     }
 
