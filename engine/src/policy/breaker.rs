@@ -387,7 +387,7 @@ const fn lowest_zero(bits: u32) -> u32 {
 }
 
 /// Counts transitions, so that a late result can be told from a current one. Wraps at 2^29: a permit would have to
-/// stay out for half a milliard transitions to be mistaken.
+/// stay out for half a billion transitions to be mistaken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Generation(u32);
 
