@@ -32,7 +32,12 @@ pub struct Counts {
 impl Counts {
     /// Counts one.
     pub const fn add(&mut self, tally: Tally) {
-        let counter = match tally {
+        *self.counter(tally) += 1;
+    }
+
+    /// The counter of a tally.
+    pub const fn counter(&mut self, tally: Tally) -> &mut u64 {
+        match tally {
             Tally::Operation => &mut self.operations,
             Tally::Hit => &mut self.hits,
             Tally::Miss => &mut self.misses,
@@ -43,8 +48,7 @@ impl Counts {
             Tally::FallbackMiss => &mut self.fallback_misses,
             Tally::FallbackWrite => &mut self.fallback_writes,
             Tally::Error => &mut self.errors,
-        };
-        *counter += 1;
+        }
     }
 
     /// Hits of all reads, 0..=1; `None` before the first.

@@ -1,1 +1,52 @@
-//! Larder.
+//! A cache for Rust services: in this process, or on a Redis that may die.
+//!
+//! This crate is the cache itself and depends on no runtime. In memory it needs none; for Redis take the driver crate of
+//! your runtime, which re-exports all of this: `larder-tokio`.
+//!
+//! - [`Cache`]: serde values, in memory ([`Cache::memory`]), on Redis ([`Cache::redis`]), or on a [`Backend`] of yours.
+//! - [`MemoryCache<K, V>`](MemoryCache): typed values in this process, without serialisation and without futures.
+//!
+//! # When Redis does not answer
+//!
+//! | what happens | what a caller sees, with the fallback on (default) |
+//! |---|---|
+//! | Redis is slow | each operation ends within [`operation_timeout`](RedisBuilder::operation_timeout) |
+//! | a connection is lost | it is dialled again; what was in flight is sent again where that is safe |
+//! | Redis is gone | reads are answered from copies of what this process has read or written, at most [`max_staleness`](RedisBuilder::max_staleness) old; writes are kept in this process and say [`SetOutcome::StoredInFallback`] |
+//! | it stays away | after [`breaker_threshold`](RedisBuilder::breaker_threshold) failures nobody waits for it any more |
+//! | it comes back | after [`breaker_timeout`](RedisBuilder::breaker_timeout) a PING, then a few operations, then all traffic |
+//!
+//! Writes accepted during an outage answer this process until Redis is back, and are then given up: what Redis holds counts
+//! again. [`lookup`](Cache::lookup) tells where an answer came from.
+
+mod backend;
+mod builder;
+mod cache;
+mod clock;
+mod error;
+mod future;
+mod memory;
+mod redis;
+pub mod runtime;
+mod stats;
+mod ttl;
+mod url;
+
+pub use backend::{Backend, BackendError, BackendFuture};
+pub use builder::{CustomBuilder, MemoryBuilder, RedisBuilder};
+pub use cache::{Cache, Undecodable};
+pub use error::{ConfigError, Error};
+pub use future::{
+    Clear, Close, CloseReport, Delete, Exists, Found, Get, GetBytes, GetRef, Lookup, ServerInfo, Set,
+    SetOutcome, ValueRef,
+};
+pub use memory::{MemoryCache, MemoryCacheBuilder, MemoryStats};
+pub use stats::{RedisStats, Stats};
+pub use ttl::Ttl;
+
+pub use larder_engine::codec::{Codec, DecodeValueError, EncodeError};
+pub use larder_engine::key::{KeyError, KeyFault, KeyRules};
+pub use larder_engine::machine::{Cause, Cleared, Failure, OperationError, Source};
+pub use larder_engine::policy::{BreakerState, Executed, Jitter};
+pub use larder_engine::resp::{ErrorClass, Limits, ServerError};
+pub use larder_engine::store::{StoreStats, TooLarge};

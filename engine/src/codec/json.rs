@@ -1,7 +1,7 @@
 //! [`Codec::Json`](super::Codec::Json): serde_json, except that a float which JSON cannot express is an error.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde::ser::{self, Serialize};
 
 use super::Reason;
@@ -10,7 +10,7 @@ pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, Reason> 
     serde_json::to_vec(&Finite(value)).map(Bytes::from).map_err(Reason::new)
 }
 
-pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, Reason> {
+pub(super) fn decode<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, Reason> {
     serde_json::from_slice(json).map_err(|error| {
         if error.is_syntax() && not_a_number_at(json, error.line(), error.column()) {
             return Reason::new(format_args!("{error}: NaN and Infinity are not JSON, write null instead"));

@@ -22,8 +22,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// How values are stored.
 ///
@@ -81,11 +81,11 @@ impl Codec {
         encoded.map_err(|reason| EncodeError { codec: *self, reason })
     }
 
-    /// The value that was stored as `bytes`, all of them.
+    /// The value that was stored as `bytes`, all of them; it may borrow from them.
     ///
     /// # Errors
     /// The bytes are not what the codec makes of a `T`.
-    pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, DecodeValueError> {
+    pub fn decode<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, DecodeValueError> {
         let decoded = match self {
             Self::Json => json::decode(bytes),
             Self::Postcard => match postcard::take_from_bytes(bytes) {

@@ -79,7 +79,7 @@ impl Clear {
         let has_fallback = self.forget(parts);
         let result = match result {
             Ok(source) => Ok(Cleared { removed: self.removed, source }),
-            Err(error) if has_fallback && is_outage(&error) => {
+            Err(error) if has_fallback && error.is_outage() => {
                 parts.tally(Tally::FallbackWrite);
                 let removed = self.removed.max(self.forgotten);
                 Ok(Cleared { removed, source: Source::Fallback { age: Duration::ZERO } })
@@ -125,14 +125,5 @@ impl Clear {
         let now = parts.now();
         let (prefix, forgotten) = (&self.prefix, &mut self.forgotten);
         parts.each_tier(|tier| *forgotten += tier.clear(now, prefix) as u64)
-    }
-}
-
-/// Whether it is the server's fault, and not the caller's.
-fn is_outage(error: &OperationError) -> bool {
-    match error {
-        OperationError::BreakerOpen | OperationError::Failed(_) => !error.is_overload(),
-        OperationError::Server(error) => super::operation::falls_back(error.class()),
-        _ => false,
     }
 }

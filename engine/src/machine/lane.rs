@@ -11,7 +11,7 @@ use core::task::{Poll, Waker};
 use super::slots::{Op, OpId, Slots, State, Ticket};
 use crate::config::LaneConfig;
 use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, TICK, Transmit};
-use crate::policy::{Executed, FailedAttempt, Permit, RetryBudget, Verdict};
+use crate::policy::{BreakerView, Executed, FailedAttempt, Permit, RetryBudget, Verdict};
 use crate::resp::{Command, ErrorClass, Reply};
 use crate::time::Instant;
 
@@ -79,6 +79,17 @@ pub enum Signal {
     Trip,
 }
 
+impl Signal {
+    /// Whether a breaker that looks like this would change; most news is that a healthy server is healthy.
+    #[must_use]
+    pub fn matters(self, view: BreakerView) -> bool {
+        match self {
+            Self::Verdict(permit, Verdict::Success) => view.success_matters(permit),
+            Self::Verdict(..) | Self::Failure | Self::Trip => true,
+        }
+    }
+}
+
 /// Counters of one lane since it was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneStats {
@@ -92,6 +103,8 @@ pub struct LaneStats {
     pub retries: u64,
     /// Operations whose deadline passed.
     pub timeouts: u64,
+    /// Operations that ended because the lane was closed.
+    pub aborted: u64,
 }
 
 impl core::iter::Sum for LaneStats {
@@ -102,6 +115,7 @@ impl core::iter::Sum for LaneStats {
             losses: sum.losses + one.losses,
             retries: sum.retries + one.retries,
             timeouts: sum.timeouts + one.timeouts,
+            aborted: sum.aborted + one.aborted,
         })
     }
 }
@@ -517,6 +531,13 @@ impl Lane {
             return;
         }
         signal_verdict(&mut self.signals, permit, verdict);
+        self.finish(id, outcome);
+    }
+
+    fn finish(&mut self, id: OpId, outcome: Outcome) {
+        if matches!(outcome, Outcome::Failed(Failure { cause: Cause::Closed, .. })) {
+            self.stats.aborted += 1;
+        }
         self.wakers.extend(self.slots.advance(id, State::Done(outcome)));
     }
 
@@ -606,7 +627,7 @@ impl Lane {
     /// Ends an operation for a reason of our own.
     fn fail(&mut self, id: OpId, failure: Failure) {
         self.leave(id);
-        self.wakers.extend(self.slots.advance(id, State::Done(Outcome::Failed(failure))));
+        self.finish(id, Outcome::Failed(failure));
     }
 
     /// Gives back what an unfinished operation holds: its place in a queue, its room, its permit.

@@ -81,6 +81,22 @@ pub enum Tally {
     Error,
 }
 
+impl Tally {
+    /// Every tally, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::Operation,
+        Self::Hit,
+        Self::Miss,
+        Self::Set,
+        Self::Delete,
+        Self::Unserved,
+        Self::FallbackHit,
+        Self::FallbackMiss,
+        Self::FallbackWrite,
+        Self::Error,
+    ];
+}
+
 /// What is asked of the cache.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Request {
@@ -221,6 +237,17 @@ impl OperationError {
         matches!(self, Self::Overloaded | Self::Failed(Failure { cause: Cause::Overloaded, .. }))
     }
 
+    /// Whether the server could not serve the operation; the same one may succeed when it is back.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::BreakerOpen | Self::FallbackFull(_) => true,
+            Self::Failed(Failure { cause, .. }) => !matches!(cause, Cause::Overloaded | Cause::Closed),
+            Self::Server(error) => falls_back(error.class()),
+            Self::Unexpected { .. } | Self::Overloaded | Self::TooLarge { .. } | Self::Closed => false,
+        }
+    }
+
     /// Whether the operation ran out of time.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
@@ -250,6 +277,13 @@ impl Operation {
     #[must_use]
     pub const fn new(key: KeyBuf, hash: u64, request: Request) -> Self {
         Self { key, hash, request, stage: Stage::New }
+    }
+
+    /// Changes the time to live of a `Set` that was not polled yet.
+    pub const fn set_ttl(&mut self, new: Option<Duration>) {
+        if let (Stage::New, Request::Set { ttl, .. }) = (self.stage, &mut self.request) {
+            *ttl = new;
+        }
     }
 
     /// Goes as far as it can. The deadline counts from the first call.
@@ -450,7 +484,7 @@ impl Operation {
 }
 
 /// Whether the fallback tier may answer in the place of a server that answered with an error of this class.
-pub(crate) const fn falls_back(class: ErrorClass) -> bool {
+const fn falls_back(class: ErrorClass) -> bool {
     match class {
         ErrorClass::Transient | ErrorClass::Topology | ErrorClass::Auth | ErrorClass::Unsupported => true,
         ErrorClass::Capacity | ErrorClass::Caller => false,

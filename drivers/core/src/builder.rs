@@ -1,0 +1,489 @@
+//! The builders: every parameter with its default, checked once, with errors that name the field.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_engine::codec::Codec;
+use larder_engine::config::LaneConfig;
+use larder_engine::key::{KeyRules, check_namespace};
+use larder_engine::machine::{EngineConfig, TierConfig};
+use larder_engine::policy::{Backoff, BreakerConfig, Jitter};
+use larder_engine::resp::Limits;
+
+use crate::backend::Backend;
+use crate::cache::{Cache, Inner, Kind, LocalTally, Undecodable};
+use crate::error::{ConfigError, Error};
+use crate::memory::{MemoryCache, MemoryCacheBuilder};
+use crate::redis::Handle;
+use crate::runtime::Runtime;
+use crate::url::RedisUrl;
+
+/// What every kind of cache has.
+#[derive(Clone, Debug)]
+struct Common {
+    namespace: String,
+    codec: Codec,
+    default_ttl: Option<Duration>,
+    key_rules: KeyRules,
+    undecodable: Undecodable,
+}
+
+impl Common {
+    fn new(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            codec: Codec::default(),
+            default_ttl: None,
+            key_rules: KeyRules::default(),
+            undecodable: Undecodable::default(),
+        }
+    }
+
+    fn build(self, kind: Kind) -> Cache {
+        let inner = Inner {
+            kind,
+            codec: self.codec,
+            default_ttl: self.default_ttl,
+            key_rules: self.key_rules,
+            undecodable: self.undecodable,
+            undecodable_count: AtomicU64::new(0),
+        };
+        Cache::new(inner, &self.namespace)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_namespace(&self.namespace)?;
+        if self.default_ttl == Some(Duration::ZERO) {
+            return Err(ConfigError::new(
+                "default_ttl",
+                "is zero, so that nothing would ever be found; leave it out for values without end",
+            )
+            .into());
+        }
+        Ok(())
+    }
+}
+
+/// The setters of [`Common`], once for each builder.
+macro_rules! common_setters {
+    () => {
+        /// What stands before each key, with a colon between: keeps users of one store apart.
+        pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+            self.common.namespace = namespace.into();
+            self
+        }
+
+        /// How values are written. Default [`Codec::Json`].
+        #[doc(alias = "serializer")]
+        pub fn codec(mut self, codec: Codec) -> Self {
+            self.common.codec = codec;
+            self
+        }
+
+        /// How long values live that are set without a time to live. Default for ever.
+        pub fn default_ttl(mut self, ttl: Duration) -> Self {
+            self.common.default_ttl = Some(ttl);
+            self
+        }
+
+        /// Which keys are accepted. Default at most 250 characters, none of them a space or a control character.
+        pub fn key_rules(mut self, rules: KeyRules) -> Self {
+            self.common.key_rules = rules;
+            self
+        }
+
+        /// What becomes of stored values that cannot be decoded. Default [`Undecodable::Miss`].
+        pub fn undecodable(mut self, undecodable: Undecodable) -> Self {
+            self.common.undecodable = undecodable;
+            self
+        }
+    };
+}
+
+/// The parameters of a cache in this process. There is no cleanup interval to choose: expiry is exact on read, and
+/// sweeping is done in small steps by the way.
+#[must_use = "a builder does nothing before `build`"]
+pub struct MemoryBuilder {
+    common: Common,
+    memory: MemoryCacheBuilder<Bytes, Bytes>,
+}
+
+impl MemoryBuilder {
+    pub(crate) fn new() -> Self {
+        let memory =
+            MemoryCache::builder().weigher(|key: &Bytes, value: &Bytes| (key.len() + value.len()) as u64);
+        Self { common: Common::new(""), memory }
+    }
+
+    common_setters!();
+
+    /// The most entries. Default 1000; 0 stores nothing. Up to 16 384 entries LRU is exact; above, each of some shards
+    /// evicts its own.
+    #[doc(alias = "max_size")]
+    pub fn max_entries(mut self, entries: usize) -> Self {
+        self.memory = self.memory.max_entries(entries);
+        self
+    }
+
+    /// The most bytes of keys and values. Default unbounded.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.memory = self.memory.max_bytes(bytes);
+        self
+    }
+
+    /// The largest single entry, key and value; larger ones are refused and evict nothing. Default: what `max_bytes`
+    /// allows.
+    pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
+        self.memory = self.memory.max_entry_bytes(bytes);
+        self
+    }
+
+    /// Parts that are locked separately; see [`MemoryCacheBuilder::shards`].
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.memory = self.memory.shards(shards);
+        self
+    }
+
+    /// The cache. Needs no runtime and starts no task.
+    ///
+    /// # Errors
+    /// A parameter makes no sense.
+    pub fn build(self) -> Result<Cache, Error> {
+        self.common.check()?;
+        let kind = Kind::Memory { cache: self.memory.build()?, tally: LocalTally::default() };
+        Ok(self.common.build(kind))
+    }
+}
+
+impl fmt::Debug for MemoryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBuilder").field("common", &self.common).finish_non_exhaustive()
+    }
+}
+
+/// The parameters of a cache on a backend of your own.
+#[derive(Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct CustomBuilder {
+    common: Common,
+    backend: Box<dyn Backend>,
+}
+
+impl CustomBuilder {
+    pub(crate) fn new(backend: Box<dyn Backend>) -> Self {
+        Self { common: Common::new(""), backend }
+    }
+
+    common_setters!();
+
+    /// The cache.
+    ///
+    /// # Errors
+    /// A parameter makes no sense.
+    pub fn build(self) -> Result<Cache, Error> {
+        self.common.check()?;
+        let kind = Kind::Custom { backend: self.backend, tally: LocalTally::default() };
+        Ok(self.common.build(kind))
+    }
+}
+
+/// The parameters of a cache on Redis, and the two ways to start it.
+///
+/// The namespace is `larder` by default.
+#[derive(Clone)]
+#[must_use = "a builder does nothing before `connect`"]
+pub struct RedisBuilder {
+    common: Common,
+    url: String,
+    client_name: Option<String>,
+    max_connections: usize,
+    lanes: usize,
+    fallback: bool,
+    tier: TierConfig,
+    lane: LaneConfig,
+    breaker: BreakerConfig,
+    limits: Limits,
+    operation_timeout: Duration,
+}
+
+impl RedisBuilder {
+    pub(crate) fn new(url: String) -> Self {
+        let engine = EngineConfig::default();
+        Self {
+            common: Common::new("larder"),
+            url,
+            client_name: None,
+            max_connections: 20,
+            lanes: 1,
+            fallback: true,
+            tier: TierConfig::default(),
+            lane: engine.lane,
+            breaker: engine.breaker,
+            limits: Limits::default(),
+            operation_timeout: engine.operation_timeout,
+        }
+    }
+
+    common_setters!();
+
+    /// The most connections at a time. Default 20. Commands of all callers share a few connections and do not wait for
+    /// each other's replies, so that this is a bound and not a size: [`lanes`](Self::lanes) are opened, one by default.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Connections that share the load, by key. Default 1, which is enough to keep one Redis busy; more keep large values
+    /// of some keys from delaying others.
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// The name that `CLIENT LIST` shows. Default none.
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = Some(name.into());
+        self
+    }
+
+    /// How long an operation may take from its first poll, all attempts together. Default 5 s. Then it is answered by the
+    /// fallback, or fails.
+    #[doc(alias = "socket_timeout")]
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.operation_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may take from the start of the dial to its first command. Default 5 s.
+    #[doc(alias = "socket_connect_timeout")]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.lane.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a connection with commands in flight may be silent before it is closed and dialled again. Default 2 s.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.lane.stall_timeout = timeout;
+        self
+    }
+
+    /// How often a connection without traffic is sent a PING. Default 30 s.
+    pub fn health_check_interval(mut self, interval: Duration) -> Self {
+        self.lane.health_check_interval = interval;
+        self
+    }
+
+    /// Attempts of one operation within its deadline, the first included. Default 3. Only failures that trying again can
+    /// cure are tried again, and all together only as often as a retry budget allows, so that an outage does not
+    /// multiply the load.
+    pub fn retry_attempts(mut self, attempts: u32) -> Self {
+        self.lane.retry.attempts = attempts;
+        self
+    }
+
+    /// The delay before the second attempt. Default 100 ms; it doubles with each attempt.
+    pub fn retry_backoff_base(mut self, base: Duration) -> Self {
+        self.lane.retry.backoff.base = base;
+        self
+    }
+
+    /// The longest delay, between attempts and between dials. Default 60 s.
+    pub fn retry_backoff_max(mut self, max: Duration) -> Self {
+        self.lane.retry.backoff.cap = max;
+        self.lane.reconnect.cap = max;
+        self
+    }
+
+    /// How the delays between attempts are spread. Default [`Jitter::Equal`]: from half the delay to all of it.
+    pub fn retry_jitter(mut self, jitter: Jitter) -> Self {
+        self.lane.retry.backoff.jitter = jitter;
+        self
+    }
+
+    /// The delay before the first new dial after a lost connection, which doubles with each dial that fails. Default
+    /// 500 ms. Each delay is drawn from zero to that ([`Jitter::Full`]), so that many processes do not come back at once.
+    pub fn reconnect_backoff_base(mut self, base: Duration) -> Self {
+        self.lane.reconnect = Backoff { base, ..self.lane.reconnect };
+        self
+    }
+
+    /// Failures in a row after which the breaker opens. Default 5. A lost connection is one, however many operations were
+    /// on it.
+    #[doc(alias = "circuit_breaker_threshold")]
+    pub fn breaker_threshold(mut self, failures: u32) -> Self {
+        self.breaker.failure_threshold = failures;
+        self
+    }
+
+    /// How long an open breaker keeps traffic away before it probes, ±15 %. Default 60 s; it doubles each time the probe
+    /// fails, up to 10 min.
+    #[doc(alias = "circuit_breaker_timeout")]
+    pub fn breaker_timeout(mut self, timeout: Duration) -> Self {
+        self.breaker.open_for = timeout;
+        self.breaker.open_for_cap = self.breaker.open_for_cap.max(timeout);
+        self
+    }
+
+    /// Operations that a half-open breaker lets through after its probe, before it closes. Default 3, at most 32.
+    pub fn breaker_half_open_permits(mut self, permits: u32) -> Self {
+        self.breaker.half_open_permits = permits;
+        self
+    }
+
+    /// Whether this process answers from its memory while Redis cannot be asked. Default true.
+    #[doc(alias = "enable_fallback")]
+    pub fn fallback(mut self, enabled: bool) -> Self {
+        self.fallback = enabled;
+        self
+    }
+
+    /// The oldest copy of a Redis value that the fallback may serve. Default 5 min.
+    pub fn max_staleness(mut self, age: Duration) -> Self {
+        self.tier.max_staleness = age;
+        self
+    }
+
+    /// The most copies of Redis values that the fallback keeps. Default 10 000.
+    pub fn fallback_max_entries(mut self, entries: usize) -> Self {
+        self.tier.max_entries = entries;
+        self
+    }
+
+    /// The most bytes of these copies. Default 64 MiB.
+    pub fn fallback_max_bytes(mut self, bytes: u64) -> Self {
+        self.tier.max_bytes = bytes;
+        self
+    }
+
+    /// Operations that may be on their way to Redis at a time, for each lane. Default 65 536; more wait for their turn.
+    pub fn max_in_flight(mut self, operations: usize) -> Self {
+        self.lane.max_in_flight = operations;
+        self
+    }
+
+    /// The bytes of these operations. Default 64 MiB, which is also the largest single command.
+    pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.lane.max_in_flight_bytes = bytes;
+        self
+    }
+
+    /// What a server may send in one reply before the connection is closed. Default [`Limits::default`].
+    pub fn reply_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Connects, and waits until the server can be used.
+    ///
+    /// With the fallback on (the default) a server that cannot be reached is no error: the cache starts degraded, answers
+    /// from memory, and finds the server when it is there. Without it, the error says why the server cannot be used.
+    ///
+    /// # Errors
+    /// A parameter makes no sense, or the server cannot be used and there is no fallback.
+    pub async fn connect(self, runtime: impl Runtime) -> Result<Cache, Error> {
+        let fallback = self.fallback;
+        let cache = self.connect_lazy(runtime)?;
+        if let Kind::Redis(handle) = &cache.inner.kind {
+            match handle.first_dial().await {
+                Err(error) if !fallback => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(cache)
+    }
+
+    /// Connects in the background. Operations wait for the first connection within their deadline.
+    ///
+    /// # Errors
+    /// A parameter makes no sense.
+    pub fn connect_lazy(self, runtime: impl Runtime) -> Result<Cache, Error> {
+        let (url, config) = self.check()?;
+        let handle = Handle::start(&config, self.limits, url.endpoint, runtime);
+        Ok(self.common.build(Kind::Redis(handle)))
+    }
+
+    fn check(&self) -> Result<(RedisUrl, EngineConfig), Error> {
+        self.common.check()?;
+        for (field, duration) in [
+            ("operation_timeout", self.operation_timeout),
+            ("connect_timeout", self.lane.connect_timeout),
+            ("stall_timeout", self.lane.stall_timeout),
+            ("health_check_interval", self.lane.health_check_interval),
+            ("breaker_timeout", self.breaker.open_for),
+        ] {
+            if duration.is_zero() {
+                return Err(ConfigError::new(field, "is zero; it must be a time that can pass").into());
+            }
+        }
+        for (field, number) in [
+            ("max_connections", self.max_connections),
+            ("lanes", self.lanes),
+            ("retry_attempts", self.lane.retry.attempts as usize),
+            ("breaker_threshold", self.breaker.failure_threshold as usize),
+            ("breaker_half_open_permits", self.breaker.half_open_permits as usize),
+            ("max_in_flight", self.lane.max_in_flight),
+            ("max_in_flight_bytes", self.lane.max_in_flight_bytes),
+        ] {
+            if number == 0 {
+                return Err(ConfigError::new(field, "is 0; it must be at least 1").into());
+            }
+        }
+        if self.lanes > self.max_connections {
+            let problem = format!(
+                "is {}, above max_connections, {}; raise that, or lower this",
+                self.lanes, self.max_connections
+            );
+            return Err(ConfigError::new("lanes", problem).into());
+        }
+        if self.lane.retry.backoff.base > self.lane.retry.backoff.cap {
+            return Err(ConfigError::new(
+                "retry_backoff_base",
+                "is above retry_backoff_max; raise that, or lower this",
+            )
+            .into());
+        }
+        if self.breaker.half_open_permits > 32 {
+            return Err(
+                ConfigError::new("breaker_half_open_permits", "is above 32, the most there can be").into()
+            );
+        }
+        if self.client_name.as_ref().is_some_and(|name| !name.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(ConfigError::new(
+                "client_name",
+                "has spaces or control characters, which Redis refuses",
+            )
+            .into());
+        }
+        let url = RedisUrl::parse(&self.url)?;
+        let mut config = EngineConfig::default();
+        config.lanes = self.lanes;
+        config.lane = self.lane.clone();
+        config.lane.handshake.credentials.clone_from(&url.credentials);
+        config.lane.handshake.database = url.database;
+        config.lane.handshake.client_name = self.client_name.clone().map(Bytes::from);
+        config.breaker = self.breaker;
+        config.tier = self.fallback.then_some(self.tier);
+        config.operation_timeout = self.operation_timeout;
+        Ok((url, config))
+    }
+}
+
+impl fmt::Debug for RedisBuilder {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint =
+            RedisUrl::parse(&self.url).map_or_else(|_| "invalid".to_owned(), |url| url.endpoint.to_string());
+        f.debug_struct("RedisBuilder")
+            .field("endpoint", &format_args!("{endpoint}"))
+            .field("common", &self.common)
+            .field("max_connections", &self.max_connections)
+            .field("lanes", &self.lanes)
+            .field("operation_timeout", &self.operation_timeout)
+            .field("lane", &self.lane)
+            .field("breaker", &self.breaker)
+            .field("fallback", &self.fallback.then_some(&self.tier))
+            .finish_non_exhaustive()
+    }
+}

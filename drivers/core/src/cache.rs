@@ -1,0 +1,368 @@
+//! [`Cache`]: the one handle, whatever is behind it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_engine::codec::Codec;
+use larder_engine::key::{KeyRules, check_namespace};
+use larder_engine::machine::{Clear as ClearMachine, KeyBuf, Request, Tally, key_hash};
+use larder_engine::stats::Counts;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Backend;
+use crate::builder::{CustomBuilder, MemoryBuilder, RedisBuilder};
+use crate::error::{ConfigError, Error};
+use crate::future::{
+    Call, Clear, Close, Delete, Exists, Get, GetBytes, GetRef, Lookup, RedisCall, ServerInfo, Set, Wipe,
+};
+use crate::memory::MemoryCache;
+use crate::redis::Handle;
+use crate::stats::{RedisStats, Stats};
+use crate::ttl::Ttl;
+
+/// A cache: in memory, on Redis, or on a backend of your own. The same type and the same calls for all three, so that
+/// development and production differ in the line that builds it.
+///
+/// Cheap to clone, `Send + Sync`, and without a type parameter: a library takes `&Cache` and works under every
+/// executor. Clones and [namespace views](Self::namespace) share everything; the last one to go ends the connection.
+///
+/// Values are `serde` types, written with the cache's [`Codec`]. Futures do nothing before they are polled, and may be
+/// dropped at any time; a write that was sent may then take place all the same.
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{Cache, Ttl};
+///
+/// # fn block_on<T>(future: impl std::future::Future<Output = T>) -> T {
+/// #     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+/// #     match std::pin::pin!(future).poll(&mut cx) { std::task::Poll::Ready(value) => value, _ => unreachable!() }
+/// # }
+/// # block_on(async {
+/// let cache = Cache::memory().max_entries(1_000).default_ttl(Duration::from_secs(300)).build()?;
+/// cache.set("user:1", &("Ada", 36)).await?;
+/// cache.set("motto", "permanent").ttl(Ttl::Never).await?;
+/// assert_eq!(cache.get::<(String, u32)>("user:1").await?, Some(("Ada".to_owned(), 36)));
+/// assert!(cache.delete("user:1").await?);
+/// assert_eq!(cache.get::<(String, u32)>("user:1").await?, None);
+/// # Ok::<(), larder::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Cache {
+    pub(crate) inner: Arc<Inner>,
+    namespace: Arc<str>,
+}
+
+/// What clones and namespace views share.
+pub(crate) struct Inner {
+    pub(crate) kind: Kind,
+    pub(crate) codec: Codec,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) key_rules: KeyRules,
+    pub(crate) undecodable: Undecodable,
+    pub(crate) undecodable_count: AtomicU64,
+}
+
+pub(crate) enum Kind {
+    Memory { cache: MemoryCache<Bytes, Bytes>, tally: LocalTally },
+    Redis(Handle),
+    Custom { backend: Box<dyn Backend>, tally: LocalTally },
+}
+
+/// What [`Cache::get`] makes of a stored value that cannot be decoded: of another type, or corrupt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Undecodable {
+    /// A miss, counted in [`Stats::undecodable`]: the caller loads and sets the value anew.
+    #[default]
+    Miss,
+    /// [`Error::Decode`].
+    Error,
+}
+
+impl Cache {
+    /// A cache in this process.
+    pub fn memory() -> MemoryBuilder {
+        MemoryBuilder::new()
+    }
+
+    /// A cache on the Redis server at `url`: `redis://[[user][:password]@]host[:port][/database]` or
+    /// `redis+unix://[[user][:password]@]/path[?db=database]`. The page's name for the default is
+    /// `redis://localhost:6379/0`.
+    pub fn redis(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder::new(url.into())
+    }
+
+    /// A cache on a backend of your own.
+    pub fn custom(backend: impl Backend) -> CustomBuilder {
+        CustomBuilder::new(Box::new(backend))
+    }
+
+    pub(crate) fn new(inner: Inner, namespace: &str) -> Self {
+        Self { inner: Arc::new(inner), namespace: namespace.into() }
+    }
+
+    /// The same cache with other keys: those of `<namespace>:<key>`. Connections, bounds and statistics are shared.
+    ///
+    /// # Errors
+    /// The namespace has characters that a key may not have.
+    pub fn namespace(&self, namespace: &str) -> Result<Self, Error> {
+        check_namespace(namespace)?;
+        Ok(Self { inner: Arc::clone(&self.inner), namespace: namespace.into() })
+    }
+
+    /// The value of a key, or `None`. A stored `null` is a value: ask for `Option<T>` to see it.
+    ///
+    /// A value that is no `T` is a miss and counted, unless the builder says [`Undecodable::Error`].
+    ///
+    /// # Errors
+    /// The key is not acceptable, the key holds something else than a string, or Redis could not be asked and there is
+    /// no fallback.
+    pub fn get<'a, T: for<'de> Deserialize<'de>>(&'a self, key: &str) -> Get<'a, T> {
+        Get::new(self.get_bytes(key))
+    }
+
+    /// Like [`get`](Self::get), with who answered.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn lookup<'a, T: for<'de> Deserialize<'de>>(&'a self, key: &str) -> Lookup<'a, T> {
+        Lookup::new(self.get_bytes(key))
+    }
+
+    /// The stored value as it is, to be decoded by borrowing from it: see [`ValueRef`](crate::ValueRef).
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get), but decoding is up to you.
+    pub fn get_ref<'a>(&'a self, key: &str) -> GetRef<'a> {
+        GetRef::new(self.get_bytes(key))
+    }
+
+    /// The stored bytes, whatever the codec. They may be a slice of a larger read buffer: copy what you keep for long.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn get_bytes<'a>(&'a self, key: &str) -> GetBytes<'a> {
+        GetBytes::new(self, self.call(key, Request::Get))
+    }
+
+    /// Sets a key, with the default time to live unless [`.ttl(…)`](Set::ttl) follows. The value is encoded at once;
+    /// nothing else happens before the future is polled.
+    ///
+    /// # Errors
+    /// The key is not acceptable, the value cannot be encoded or is too large, or Redis could not be asked and the
+    /// fallback did not take it.
+    pub fn set<'a, T: Serialize + ?Sized>(&'a self, key: &str, value: &T) -> Set<'a> {
+        match self.inner.codec.encode(value) {
+            Ok(value) => self.set_bytes(key, value),
+            Err(error) => Set::new(self, Call::Failed(error.into())),
+        }
+    }
+
+    /// Like [`set`](Self::set), with bytes that are stored as they are, whatever the codec.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set).
+    pub fn set_bytes<'a>(&'a self, key: &str, value: impl Into<Bytes>) -> Set<'a> {
+        let ttl = Ttl::Default.or_default(self.inner.default_ttl);
+        Set::new(self, self.call(key, Request::Set { value: value.into(), ttl }))
+    }
+
+    /// Removes a key; the answer is whether there was something to remove. After a lost connection the answer may be
+    /// that of a second attempt.
+    ///
+    /// # Errors
+    /// The key is not acceptable, or Redis could not be asked and the fallback did not take it.
+    pub fn delete<'a>(&'a self, key: &str) -> Delete<'a> {
+        Delete::new(self.call(key, Request::Delete))
+    }
+
+    /// Whether a key has a value. Changes neither recency nor hit statistics.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn exists<'a>(&'a self, key: &str) -> Exists<'a> {
+        Exists::new(self.call(key, Request::Exists))
+    }
+
+    /// Removes every key of this namespace, and of namespaces below it (`shop` clears `shop:eu`, not `shopping`).
+    ///
+    /// On Redis in steps of some hundred keys, by `SCAN` and `UNLINK`, which hold nobody up; each step has the deadline
+    /// of one operation. Keys that are set meanwhile may survive.
+    ///
+    /// # Errors
+    /// Redis could not be asked and there is no fallback, or the namespace is empty on a Redis: that would remove every
+    /// key of the database, whosever they are.
+    pub fn clear(&self) -> Clear<'_> {
+        let prefix = self.prefix();
+        Clear::new(match &self.inner.kind {
+            Kind::Redis(_) if self.namespace.is_empty() => {
+                let problem = "is empty, and clearing would remove every key of the database, whosever they are; set one";
+                Wipe::Failed(ConfigError::new("namespace", problem).into())
+            }
+            Kind::Redis(handle) => {
+                Wipe::Redis(&handle.shared, Box::new(ClearMachine::new(self.namespace.as_bytes())))
+            }
+            Kind::Memory { cache, tally } => Wipe::Memory { cache, tally, prefix },
+            Kind::Custom { backend, tally } => {
+                Wipe::Custom { future: backend.clear(prefix), tally, name: backend.name() }
+            }
+        })
+    }
+
+    /// A section of what the Redis server says of itself (`INFO`), such as `memory` or `stats`; `None` where there is no
+    /// server. One round trip, within the operation deadline.
+    ///
+    /// # Errors
+    /// Redis could not be asked.
+    pub fn server_info(&self, section: &str) -> ServerInfo<'_> {
+        ServerInfo::new(match &self.inner.kind {
+            Kind::Redis(handle) => {
+                let section = KeyBuf::from_slice(section.as_bytes());
+                Some(Call::Redis(RedisCall::new(&handle.shared, section, 0, Request::Info)))
+            }
+            Kind::Memory { .. } | Kind::Custom { .. } => None,
+        })
+    }
+
+    /// The counters of all clones and namespaces. Asks nobody: as fast during an outage.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let inner = &*self.inner;
+        let (backend, counts, memory, redis) = match &inner.kind {
+            Kind::Memory { cache, tally } => ("memory", tally.counts(), Some(cache.stats()), None),
+            Kind::Custom { backend, tally } => (backend.name(), tally.counts(), None, None),
+            Kind::Redis(handle) => {
+                let counts = handle.shared.counts();
+                ("redis", counts, None, Some(redis_stats(handle, &counts)))
+            }
+        };
+        Stats {
+            backend,
+            total_operations: counts.operations,
+            hits: counts.hits,
+            misses: counts.misses,
+            hit_rate: counts.hit_ratio(),
+            sets: counts.sets,
+            deletes: counts.deletes,
+            errors: counts.errors,
+            error_rate: counts.error_ratio(),
+            undecodable: inner.undecodable_count.load(Ordering::Relaxed),
+            memory,
+            redis,
+        }
+    }
+
+    /// Closes the cache for all its clones: what is under way is answered first, for up to the operation timeout, or as
+    /// long as [`.drain_for(…)`](Close::drain_for) says. Later operations fail. Dropping the last clone closes too,
+    /// without waiting. A memory cache has nothing to close.
+    pub fn close(&self) -> Close<'_> {
+        Close::new(match &self.inner.kind {
+            Kind::Redis(handle) => Some((&handle.shared, handle.operation_timeout)),
+            Kind::Memory { .. } | Kind::Custom { .. } => None,
+        })
+    }
+
+    /// The codec that values are written with.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.inner.codec
+    }
+
+    fn prefix(&self) -> Bytes {
+        if self.namespace.is_empty() { Bytes::new() } else { format!("{}:", self.namespace).into() }
+    }
+
+    /// The key as it is stored, if it is acceptable.
+    fn full_key(&self, key: &str) -> Result<KeyBuf, Error> {
+        self.inner.key_rules.check(key)?;
+        let mut full = KeyBuf::new();
+        if !self.namespace.is_empty() {
+            full.extend_from_slice(self.namespace.as_bytes());
+            full.push(b':');
+        }
+        full.extend_from_slice(key.as_bytes());
+        Ok(full)
+    }
+
+    fn call(&self, key: &str, request: Request) -> Call<'_> {
+        let key = match self.full_key(key) {
+            Ok(key) => key,
+            Err(error) => return Call::Failed(error),
+        };
+        match &self.inner.kind {
+            Kind::Redis(handle) => {
+                let hash = key_hash(&key);
+                Call::Redis(RedisCall::new(&handle.shared, key, hash, request))
+            }
+            Kind::Memory { cache, tally } => Call::Memory { cache, tally, key, request },
+            Kind::Custom { backend, tally } => {
+                Call::Custom { backend: &**backend, tally, begin: Some((key, request)), future: None }
+            }
+        }
+    }
+}
+
+fn redis_stats(handle: &Handle, counts: &Counts) -> RedisStats {
+    let shared = &*handle.shared;
+    let lanes = shared.lane_stats();
+    let (fallback_size, fallback_memory) = shared.tier_size();
+    RedisStats {
+        connected: shared.is_connected(),
+        circuit_state: shared.view().state(),
+        circuit_breaker_trips: shared.trips(),
+        connection_errors: lanes.dial_failures + lanes.losses,
+        connects: lanes.connects,
+        retries: lanes.retries,
+        timeouts: lanes.timeouts,
+        in_flight: shared.live(),
+        unserved: counts.unserved,
+        fallback_hits: counts.fallback_hits,
+        fallback_misses: counts.fallback_misses,
+        fallback_writes: counts.fallback_writes,
+        fallback_enabled: shared.has_fallback(),
+        fallback_size,
+        fallback_memory,
+        last_connection_error: shared.dial_error(),
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Cache");
+        match &self.inner.kind {
+            Kind::Memory { cache, .. } => debug.field("backend", cache),
+            Kind::Redis(handle) => {
+                debug.field("backend", &format_args!("redis at {}", handle.shared.endpoint))
+            }
+            Kind::Custom { backend, .. } => debug.field("backend", backend),
+        };
+        debug
+            .field("namespace", &self.namespace)
+            .field("codec", &self.inner.codec)
+            .field("default_ttl", &self.inner.default_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The counters of a cache without lanes.
+#[derive(Debug, Default)]
+pub(crate) struct LocalTally([AtomicU64; Tally::ALL.len()]);
+
+impl LocalTally {
+    pub(crate) fn add(&self, tally: Tally) {
+        if let Some(counter) = self.0.get(tally as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (tally, counter) in Tally::ALL.into_iter().zip(&self.0) {
+            *counts.counter(tally) = counter.load(Ordering::Relaxed);
+        }
+        counts
+    }
+}

@@ -1,0 +1,78 @@
+//! A cache on Redis: what is shared, the task of each lane, and the handle that ends them.
+
+mod shared;
+mod task;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use larder_engine::machine::{DialError, EngineConfig};
+use larder_engine::resp::Limits;
+
+pub(crate) use shared::Shared;
+use task::LaneTask;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::runtime::{Endpoint, Runtime};
+
+/// Ends the lanes when the last clone of the cache is gone.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) operation_timeout: Duration,
+}
+
+impl Handle {
+    /// Builds the lanes and spawns a task for each; nothing waits for a connection.
+    pub(crate) fn start<R: Runtime>(
+        config: &EngineConfig,
+        limits: Limits,
+        endpoint: Endpoint,
+        runtime: R,
+    ) -> Self {
+        let runtime = Arc::new(runtime);
+        let clock = Clock::new({
+            let runtime = Arc::clone(&runtime);
+            move || runtime.now()
+        });
+        let shared = Arc::new(Shared::new(config, endpoint, clock, random_seed));
+        for index in 0..shared.lanes() {
+            runtime.spawn(LaneTask::new(Arc::clone(&shared), Arc::clone(&runtime), index, limits));
+        }
+        Self { shared, operation_timeout: config.operation_timeout }
+    }
+
+    /// Waits until the first lane serves, or its first dial has failed.
+    pub(crate) async fn first_dial(&self) -> Result<(), Error> {
+        poll_fn(|cx| {
+            self.shared.watch(cx.waker());
+            let Some(cell) = self.shared.lock_lane(0) else { return Poll::Ready(Ok(())) };
+            if cell.lane.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let Some(error) = cell.lane.last_error() else { return Poll::Pending };
+            let cause = match error {
+                DialError::Unreachable => self.shared.dial_error().unwrap_or_else(|| error.to_string()),
+                _ => error.to_string(),
+            };
+            Poll::Ready(Err(Error::Connect { endpoint: self.shared.endpoint.to_string(), cause }))
+        })
+        .await
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close(self.shared.clock.now());
+    }
+}
+
+/// Seeds for hashers and jitter, from the same source as the standard library's maps.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+
+    RandomState::new().hash_one(std::time::Instant::now())
+}

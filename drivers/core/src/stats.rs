@@ -1,0 +1,141 @@
+//! What a cache tells about itself.
+
+use std::fmt;
+
+use larder_engine::policy::BreakerState;
+
+use crate::memory::MemoryStats;
+
+/// A snapshot of a cache's counters, since it was built and over all its clones and namespaces. Taking one locks
+/// briefly and asks nobody: it is as fast during an outage.
+///
+/// Ratios are 0..=1, and `None` where nothing was asked yet.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// `memory`, `redis`, or the name of your own backend.
+    pub backend: &'static str,
+    /// Operations that have ended, however.
+    pub total_operations: u64,
+    /// Reads answered with a value, by whomever.
+    pub hits: u64,
+    /// Reads answered with none.
+    pub misses: u64,
+    /// Hits of all reads.
+    pub hit_rate: Option<f64>,
+    /// Sets that the cache itself has acknowledged.
+    pub sets: u64,
+    /// Deletes that the cache itself has acknowledged.
+    pub deletes: u64,
+    /// Operations that ended with an error to the caller.
+    pub errors: u64,
+    /// Operations that the cache itself could not serve, of all: the share that a fallback had to answer, or that failed.
+    pub error_rate: Option<f64>,
+    /// Values found that could not be decoded. By default they count as misses to the caller, and as hits here.
+    pub undecodable: u64,
+    /// What only a memory cache knows.
+    pub memory: Option<MemoryStats>,
+    /// What only a Redis cache knows.
+    pub redis: Option<RedisStats>,
+}
+
+/// The part of [`Stats`] that is about Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// Whether a connection serves now. It takes a lost packet's time to notice an outage: at most the stall timeout
+    /// under load, and the health check interval when idle.
+    pub connected: bool,
+    /// The circuit breaker.
+    pub circuit_state: BreakerState,
+    /// How often the breaker has opened.
+    pub circuit_breaker_trips: u64,
+    /// Dials that failed, and connections that were lost.
+    pub connection_errors: u64,
+    /// Connections that were made.
+    pub connects: u64,
+    /// Attempts that were made again.
+    pub retries: u64,
+    /// Operations whose deadline passed.
+    pub timeouts: u64,
+    /// Operations that are under way now.
+    pub in_flight: usize,
+    /// Operations that Redis could not serve.
+    pub unserved: u64,
+    /// Reads that the fallback answered with a value.
+    pub fallback_hits: u64,
+    /// Reads that the fallback answered with none.
+    pub fallback_misses: u64,
+    /// Writes, deletes and clears that only the fallback has accepted.
+    pub fallback_writes: u64,
+    /// Whether there is a fallback.
+    pub fallback_enabled: bool,
+    /// Entries in the fallback now.
+    pub fallback_size: usize,
+    /// The bytes of their keys and values.
+    pub fallback_memory: u64,
+    /// Why the latest attempt to connect failed; `None` once one has succeeded.
+    pub last_connection_error: Option<String>,
+}
+
+impl fmt::Display for Stats {
+    /// A few lines for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {} operations, hit rate {} ({} hits, {} misses), error rate {}, {} errors, {} undecodable",
+            self.backend,
+            self.total_operations,
+            Percent(self.hit_rate),
+            self.hits,
+            self.misses,
+            Percent(self.error_rate),
+            self.errors,
+            self.undecodable,
+        )?;
+        if let Some(memory) = &self.memory {
+            writeln!(
+                f,
+                "  {} of {} entries, {} bytes, {} expired, {} evicted",
+                memory.current_size,
+                memory.max_entries,
+                memory.memory_usage,
+                memory.expired_items(),
+                memory.counters.evictions(),
+            )?;
+        }
+        if let Some(redis) = &self.redis {
+            writeln!(
+                f,
+                "  {}, breaker {} ({} trips), {} connection errors, {} retries, {} timeouts",
+                if redis.connected { "connected" } else { "not connected" },
+                redis.circuit_state,
+                redis.circuit_breaker_trips,
+                redis.connection_errors,
+                redis.retries,
+                redis.timeouts,
+            )?;
+            writeln!(
+                f,
+                "  fallback: {} hits, {} misses, {} writes; {} entries, {} bytes",
+                redis.fallback_hits,
+                redis.fallback_misses,
+                redis.fallback_writes,
+                redis.fallback_size,
+                redis.fallback_memory,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+struct Percent(Option<f64>);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(ratio) => write!(f, "{:.1} %", ratio * 100.0),
+            None => f.write_str("–"),
+        }
+    }
+}
