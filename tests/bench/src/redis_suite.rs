@@ -5,13 +5,13 @@ use std::io::{IsTerminal, Write, stderr};
 use larder_tests::RedisServer;
 
 use crate::args::Options;
-use crate::contender::{Contender, Fred, RedisRs, Result};
+use crate::contender::{Contender, Fred, Larder, RedisRs, Result};
 use crate::meter::{Cell, Sample, measure};
 use crate::report::Report;
 
 /// Who takes part, by the name they have in tables.
 pub(crate) const CONTENDERS: &[(&str, Measure)] =
-    &[(RedisRs::NAME, measure::<RedisRs>), (Fred::NAME, measure::<Fred>)];
+    &[(Larder::NAME, measure::<Larder>), (RedisRs::NAME, measure::<RedisRs>), (Fred::NAME, measure::<Fred>)];
 
 /// Measures one contender in one cell, against the server at a URL.
 type Measure = fn(&Cell, &str) -> Result<Sample>;

@@ -5,9 +5,11 @@
 use std::error::Error;
 
 pub(crate) use self::fred::Fred;
+pub(crate) use self::larder::Larder;
 pub(crate) use self::redis_rs::RedisRs;
 
 mod fred;
+mod larder;
 mod redis_rs;
 
 /// Errors end the run, so they may cost what they like.
