@@ -378,16 +378,17 @@ impl RedisBuilder {
     /// Connects, and waits until the server can be used.
     ///
     /// With the fallback on (the default) a server that cannot be reached is no error: the cache starts degraded, answers
-    /// from memory, and finds the server when it is there. Without it, the error says why the server cannot be used.
+    /// from memory, and finds the server when it is there. A server that refuses us (a wrong password, no such database) is
+    /// one all the same. The error says why the server cannot be used.
     ///
     /// # Errors
-    /// A parameter makes no sense, or the server cannot be used and there is no fallback.
+    /// A parameter makes no sense, the server refuses us, or it cannot be reached and there is no fallback.
     pub async fn connect(self, runtime: impl Runtime) -> Result<Cache, Error> {
         let fallback = self.fallback;
         let cache = self.connect_lazy(runtime)?;
         if let Kind::Redis(handle) = &cache.inner.kind {
             match handle.first_dial().await {
-                Err(error) if !fallback => return Err(error),
+                Err(failed) if !fallback || failed.is_configuration => return Err(failed.error),
                 Ok(()) | Err(_) => {}
             }
         }

@@ -513,7 +513,7 @@ impl Future for ServerInfo<'_> {
     }
 }
 
-/// The future of [`Cache::close`]. Dropped, the cache closes all the same.
+/// The future of [`Cache::close`]. Dropped after its first poll, the cache closes all the same.
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Close<'a> {
     shared: Option<&'a Shared>,

@@ -77,6 +77,9 @@ impl Clear {
         };
         // Again: a read that was under way may have brought a copy back.
         let has_fallback = self.forget(parts);
+        if result.as_ref().is_err_and(OperationError::is_outage) {
+            parts.tally(Tally::Unserved);
+        }
         let result = match result {
             Ok(source) => Ok(Cleared { removed: self.removed, source }),
             Err(error) if has_fallback && error.is_outage() => {

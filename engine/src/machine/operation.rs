@@ -429,10 +429,10 @@ impl Operation {
         now: Instant,
         error: OperationError,
     ) -> Result<Answer, OperationError> {
-        parts.tally(Tally::Unserved);
         if !self.request.has_fallback() {
             return Err(error);
         }
+        parts.tally(Tally::Unserved);
         let (key, hash) = (&self.key[..], self.hash);
         let answer = parts.with_tier(hash, |tier| match &self.request {
             Request::Set { value, ttl } => {
@@ -460,9 +460,11 @@ impl Operation {
     }
 
     fn count(&self, parts: &mut impl Parts, result: &Result<Answer, OperationError>) {
+        if !self.request.has_fallback() {
+            return; // Whoever takes these steps counts them as a whole.
+        }
         let fallback = |source: &Source, tally| matches!(source, Source::Fallback { .. }).then_some(tally);
         let (first, second) = match result {
-            Ok(Answer::Reply(_)) => return, // A step of something that is counted as a whole.
             Ok(Answer::Value(Some(_), source)) => (Some(Tally::Hit), fallback(source, Tally::FallbackHit)),
             Ok(Answer::Value(None, source)) => (Some(Tally::Miss), fallback(source, Tally::FallbackMiss)),
             Ok(Answer::Stored(source)) => match source {
@@ -473,7 +475,7 @@ impl Operation {
                 Source::Primary => (Some(Tally::Delete), None),
                 Source::Fallback { .. } => (None, Some(Tally::FallbackWrite)),
             },
-            Ok(Answer::Exists(..)) => (None, None),
+            Ok(Answer::Exists(..) | Answer::Reply(_)) => (None, None),
             Err(_) => (Some(Tally::Error), None),
         };
         parts.tally(Tally::Operation);

@@ -18,6 +18,12 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::runtime::{Endpoint, Runtime};
 
+/// Why the first dial failed.
+pub(crate) struct FirstDialError {
+    pub(crate) error: Error,
+    pub(crate) is_configuration: bool,
+}
+
 /// Ends the lanes when the last clone of the cache is gone.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -45,8 +51,9 @@ impl Handle {
         Self { shared, operation_timeout: config.operation_timeout }
     }
 
-    /// Waits until the first lane serves, or its first dial has failed.
-    pub(crate) async fn first_dial(&self) -> Result<(), Error> {
+    /// Waits until the first lane serves, or its first dial has failed. A failure that only another configuration cures is
+    /// told from an outage.
+    pub(crate) async fn first_dial(&self) -> Result<(), FirstDialError> {
         poll_fn(|cx| {
             self.shared.watch(cx.waker());
             let Some(cell) = self.shared.lock_lane(0) else { return Poll::Ready(Ok(())) };
@@ -58,7 +65,9 @@ impl Handle {
                 DialError::Unreachable => self.shared.dial_error().unwrap_or_else(|| error.to_string()),
                 _ => error.to_string(),
             };
-            Poll::Ready(Err(Error::Connect { endpoint: self.shared.endpoint.to_string(), cause }))
+            let is_configuration = matches!(error, DialError::Handshake(error) if error.is_configuration());
+            let error = Error::Connect { endpoint: self.shared.endpoint.to_string(), cause };
+            Poll::Ready(Err(FirstDialError { error, is_configuration }))
         })
         .await
     }
