@@ -7,8 +7,9 @@ use core::time::Duration;
 
 use proptest::collection::{btree_map, vec as vec_of};
 use proptest::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::ser::{SerializeStruct, SerializeStructVariant, SerializeTupleStruct, SerializeTupleVariant};
-use serde::{Deserialize, Deserializer, Serializer, de};
+use serde::{Deserializer, Serializer, de};
 
 use super::*;
 
