@@ -2,6 +2,8 @@
 
 mod shared;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::sync::Arc;
