@@ -47,7 +47,7 @@
 //!     ▲     remove, evicted,   ⟲ get, insert, renew             │
 //!     │     refused insert                                      │
 //!     └─────────────────────────────────────────────────────────┘
-//!        any call that names the key, a sweep, room needed: counted as expired
+//!        a get, insert, renew or remove of its key, a sweep, or room needed: counted as expired
 //! ```
 //!
 //! # What the bounds mean
@@ -145,7 +145,7 @@ pub struct EntryRef<'a, K, V> {
 /// Ids that fit the links, next to the heads of the wheel.
 const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
 
-/// Steps of sweeping that an insert does on the side. An entry is looked at once a level at most, so inserts alone
+/// Steps of sweeping that an insert does on the side. A deadline is looked at once a level at most, so inserts alone
 /// keep up with the expiry of what was inserted.
 const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 
@@ -279,8 +279,8 @@ impl<K, V, S> Store<K, V, S> {
 
     /// Removes entries whose deadline is over, in at most `budget` steps, and returns how many it removed.
     ///
-    /// A step looks at one entry: it is removed, or filed closer to its deadline. An entry is looked at eight times
-    /// in its life at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is
+    /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
+    /// at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is
     /// never needed for correctness, only to give memory back; inserts do a few steps of it on the side.
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
         let now = self.advance(now);
@@ -409,7 +409,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     }
 
     /// Stores `value` under `key` until `deadline` ([`Instant::NEVER`]: without one), counting it as `bytes`, and
-    /// returns the live value that it replaced. The entry is the most recently used then.
+    /// returns the live value that it replaced, if any. The entry is the most recently used then.
     ///
     /// Where room is needed, expired entries go first, then the least recently used. A deadline that is over already
     /// leaves nothing under the key. The key of an entry that is overwritten stays; the new one is dropped.

@@ -69,6 +69,20 @@ fn expired_entries_are_evicted_before_live_ones() {
 }
 
 #[test]
+fn a_heavy_value_displaces_every_expired_entry_before_a_live_one() {
+    const MANY: u64 = 5 * STEPS_PER_INSERT as u64;
+    let config = StoreConfig { max_bytes: MANY + 1, ..StoreConfig::default() };
+    let mut store = Store::new(config, FixedState::default(), at(0));
+    store.insert(at(0), MANY, (), 1, NEVER).expect("fits");
+    for key in 0..MANY {
+        store.insert(at(0), key, (), 1, at(10)).expect("fits");
+    }
+    store.insert(at(20), MANY + 1, (), MANY, NEVER).expect("fits");
+    assert!(store.contains(at(20), &MANY), "the oldest of all, but live");
+    assert_eq!((store.stats().expired, store.stats().evictions()), (MANY, 0));
+}
+
+#[test]
 fn a_read_refreshes_recency() {
     let mut store = of_entries(2);
     fill(&mut store, &["a", "b"]);
@@ -227,6 +241,18 @@ fn a_million_entries_that_expire_at_once_stall_nobody() {
 }
 
 #[test]
+fn inserts_alone_give_expired_memory_back() {
+    let config = StoreConfig { max_entries: usize::MAX, ..StoreConfig::default() };
+    let mut store = Store::new(config, FixedState::default(), at(0));
+    for millis in 0..20_000_u64 {
+        store.insert(at(millis), millis, (), 1, at(millis + 100)).expect("fits");
+        // Each lives for 100 inserts, and a few more while its bucket is refiled.
+        assert!(store.len() <= 120, "{} held where 100 are live", store.len());
+    }
+    assert_eq!(store.stats().evictions(), 0);
+}
+
+#[test]
 fn the_bytes_bound_holds_and_evicts_in_order_of_use() {
     let mut store = of_bytes(10);
     for (key, bytes) in [("a", 3), ("b", 3), ("c", 4)] {
@@ -349,7 +375,7 @@ fn keys_are_found_by_what_they_are_equivalent_to() {
 #[test]
 fn colliding_hashes_are_told_apart() {
     #[derive(Default)]
-    struct Same(#[allow(dead_code)] ());
+    struct Same;
     impl core::hash::Hasher for Same {
         fn finish(&self) -> u64 {
             42

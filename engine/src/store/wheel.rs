@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_wheel_keeps_up_with_time() {
+        let mut wheel = Wheel::new(Instant::EPOCH, 2);
+        wheel.schedule(0, at(1 << 40));
+        assert_eq!(wheel.pop(at(1 << 35)), None);
+        wheel.schedule(1, at((1 << 35) + 5));
+        assert_eq!(
+            wheel.next(),
+            Some(at((1 << 35) + 5)),
+            "filed by the tick, not by a far bucket that holds it"
+        );
+    }
+
+    #[test]
     fn ids_that_fall_due_together_come_out_in_the_order_they_went_in() {
         let mut wheel = Wheel::new(Instant::EPOCH, 100);
         for id in 0..100 {
