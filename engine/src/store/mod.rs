@@ -280,8 +280,8 @@ impl<K, V, S> Store<K, V, S> {
     /// Removes entries whose deadline is over, in at most `budget` steps, and returns how many it removed.
     ///
     /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
-    /// at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is
-    /// never needed for correctness, only to give memory back; inserts do a few steps of it on the side.
+    /// at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
+    /// for correctness, only to give memory back; inserts do a few steps of it on the side.
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
         let now = self.advance(now);
         let mut removed = 0;
@@ -339,7 +339,7 @@ impl<K, V, S> Store<K, V, S> {
         let Some(id) = self.lru.oldest() else { return false };
         let Some(entry) = self.detach(id) else { return false };
         self.steps += 1;
-        // A tick may not have ended yet that the victim has not outlived.
+        // The wheel knows whole ticks only; the victim may have expired within the current one.
         let counter = match bound {
             _ if entry.is_over(self.now) => &mut self.stats.expired,
             Bound::Entries => &mut self.stats.evicted_for_entries,
