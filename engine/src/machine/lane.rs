@@ -476,7 +476,7 @@ impl Lane {
         let Some(ticket) = self.slots.ticket(id) else { return };
         if self.link.accepts() {
             let staged = self.link.stage(command, ticket);
-            self.slots.advance(id, State::InFlight { staged });
+            self.slots.put(id, State::InFlight { staged });
         } else {
             let cause = if self.link.is_closing() { Cause::Closed } else { Cause::Unreachable };
             self.conclude(id, Ended::NotSent(cause));
@@ -552,7 +552,7 @@ impl Lane {
         let until = until.max(self.now.saturating_add(TICK));
         slot.op.delay = until.saturating_since(self.now);
         self.stats.retries += 1;
-        self.wakers.extend(self.slots.advance(id, State::Delayed { until }));
+        self.slots.put(id, State::Delayed { until });
         if self.delayed.len() > 2 * self.slots.live() + 64 {
             let slots = &self.slots;
             self.delayed.retain(|Reverse((until, id))| is_delayed(slots, *id, *until));
@@ -626,7 +626,7 @@ impl Lane {
             let slots = &self.slots;
             self.waiting.retain(|&id| is_waiting(slots, id));
         }
-        self.slots.advance(id, State::Waiting);
+        self.slots.put(id, State::Waiting);
         self.waiting.push_back(id);
         self.waiters += 1;
     }
