@@ -188,6 +188,8 @@ pub(crate) struct Link<T> {
     lingered: bool,
     /// When a byte last moved, or the first command in flight was handed over.
     alive_at: Instant,
+    /// Whether commands were handed over since the time was last told: the next call that tells it dates that.
+    undated: bool,
     now: Instant,
 }
 
@@ -214,6 +216,7 @@ impl<T> Link<T> {
             retiring: false,
             lingered: false,
             alive_at: now,
+            undated: false,
             now,
         };
         link.start_dial(true);
@@ -453,7 +456,8 @@ impl<T> Link<T> {
         }
         self.lingered = false;
         if self.pipeline.is_quiet() {
-            self.alive_at = self.now;
+            self.alive_at = self.now; // Or later: nobody has told the time since the command came.
+            self.undated = true;
         }
         let wanted = |owner: &Owner<T>| match owner {
             Owner::Caller(owner) => wanted(owner),
@@ -470,6 +474,9 @@ impl<T> Link<T> {
     /// Clamps a clock that went backwards.
     fn at(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        if core::mem::take(&mut self.undated) {
+            self.alive_at = self.now;
+        }
     }
 
     fn start_dial(&mut self, trusted: bool) {
