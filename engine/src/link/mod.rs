@@ -268,8 +268,15 @@ impl<T> Link<T> {
         self.pipeline.stage(&Command::Ping, Owner::Ping);
     }
 
-    pub(crate) const fn withdraw(&mut self) {
-        self.pipeline.withdraw();
+    /// Says that a staged command of `len` bytes is wanted no more; [`Link::tidy`] follows.
+    pub(crate) const fn withdraw(&mut self, len: usize) {
+        self.pipeline.withdraw(len);
+    }
+
+    /// Draws the conclusions from what was withdrawn (`wanted` says no).
+    pub(crate) fn tidy(&mut self, wanted: impl Fn(&T) -> bool) {
+        self.pipeline.tidy(is_wanted(wanted));
+        self.finish_if_drained(&mut |_, _| {});
     }
 
     /// Dials now where a backoff is being waited for.
@@ -342,9 +349,7 @@ impl<T> Link<T> {
         if self.retiring {
             self.retire_if_quiet(ended);
         }
-        if matches!(self.state, State::Draining { .. }) && self.pipeline.len() == 0 {
-            self.finish(ended);
-        }
+        self.finish_if_drained(ended);
         Ok(())
     }
 
@@ -459,11 +464,7 @@ impl<T> Link<T> {
             self.alive_at = self.now; // Or later: nobody has told the time since the command came.
             self.undated = true;
         }
-        let wanted = |owner: &Owner<T>| match owner {
-            Owner::Caller(owner) => wanted(owner),
-            Owner::Ping => true,
-        };
-        self.pipeline.hand_over(out, wanted);
+        self.pipeline.hand_over(out, is_wanted(wanted));
         if out.is_empty() { Transmit::Nothing } else { Transmit::Ready }
     }
 
@@ -518,6 +519,12 @@ impl<T> Link<T> {
         }
     }
 
+    fn finish_if_drained(&mut self, ended: Sink<'_, T>) {
+        if matches!(self.state, State::Draining { .. }) && self.pipeline.len() == 0 {
+            self.finish(ended);
+        }
+    }
+
     fn finish(&mut self, ended: Sink<'_, T>) {
         self.finish_because(Cause::Closed, ended);
     }
@@ -538,5 +545,13 @@ impl<T> Link<T> {
                 ended(owner, if orphan.sent { Ended::Unknown(cause) } else { Ended::NotSent(cause) });
             }
         });
+    }
+}
+
+/// Whether a staged command still has somebody who wants it.
+fn is_wanted<T>(wanted: impl Fn(&T) -> bool) -> impl Fn(&Owner<T>) -> bool {
+    move |owner| match owner {
+        Owner::Caller(owner) => wanted(owner),
+        Owner::Ping => true,
     }
 }

@@ -216,6 +216,7 @@ impl Lane {
         if matches!(slot.state(), State::Again) {
             self.release(slot.op.len);
             self.send(id, command);
+            self.settle(); // It may have failed at once, and left its room to the next.
         }
     }
 
@@ -224,7 +225,7 @@ impl Lane {
     pub fn cancel(&mut self, id: OpId) {
         self.leave(id);
         self.slots.free(id);
-        self.admit_waiters();
+        self.settle();
     }
 
     /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
@@ -312,7 +313,7 @@ impl Lane {
                 self.wait(id);
             }
         }
-        self.admit_waiters();
+        self.settle();
     }
 
     /// What to do with the socket; ask until `None`. May change after every input.
@@ -425,7 +426,7 @@ impl Lane {
                 self.conclude(id, ended);
             }
         }
-        self.admit_waiters();
+        self.settle();
         result
     }
 
@@ -602,7 +603,7 @@ impl Lane {
         match *slot.state() {
             State::Waiting => self.waiters -= 1,
             State::Again => self.release(op.len),
-            State::InFlight { staged } if self.link.is_staged(staged) => self.link.withdraw(),
+            State::InFlight { staged } if self.link.is_staged(staged) => self.link.withdraw(op.len),
             State::InFlight { .. } | State::Delayed { .. } => {}
             State::Done(_) | State::Free { .. } => return,
         }
@@ -629,6 +630,13 @@ impl Lane {
         self.slots.put(id, State::Waiting);
         self.waiting.push_back(id);
         self.waiters += 1;
+    }
+
+    /// Gives the room of those who have left to those who wait.
+    fn settle(&mut self) {
+        let slots = &self.slots;
+        self.link.tidy(|&ticket| slots.redeem(ticket).is_some());
+        self.admit_waiters();
     }
 
     /// Asks as many of those who wait for room as there is room for to hand their command in.
