@@ -307,17 +307,20 @@ impl<T> Link<T> {
 
     pub(crate) fn handle_connected(&mut self, now: Instant) {
         self.at(now);
-        if let State::Dialing { deadline, trusted } = self.state {
-            self.alive_at = self.now;
-            self.control.clear();
-            let handshake = Handshake::start(&self.config.handshake, &mut self.control);
-            self.state = State::Handshaking { deadline, trusted, handshake };
+        match self.state {
+            State::Dialing { deadline, trusted } if !self.dial => {
+                self.alive_at = self.now;
+                self.control.clear();
+                let handshake = Handshake::start(&self.config.handshake, &mut self.control);
+                self.state = State::Handshaking { deadline, trusted, handshake };
+            }
+            _ => {} // News of an attempt that was given up; the one wanted now was not even asked for.
         }
     }
 
     pub(crate) fn handle_dial_failed(&mut self, now: Instant, ended: Sink<'_, T>) {
         self.at(now);
-        if matches!(self.state, State::Dialing { .. }) {
+        if matches!(self.state, State::Dialing { .. }) && !self.dial {
             self.fail_dial(Event::DialFailed, ended);
         }
     }
@@ -394,6 +397,7 @@ impl<T> Link<T> {
             Disconnect::Protocol => Cause::Protocol,
         };
         match self.state {
+            State::Dialing { .. } if self.dial => {} // The one before, which was given up.
             State::Dialing { .. } | State::Handshaking { .. } => self.fail_dial(Event::DialFailed, ended),
             State::Ready => self.lose(cause, ended),
             State::Draining { .. } => self.finish_because(cause, ended),
