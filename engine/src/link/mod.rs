@@ -372,7 +372,7 @@ impl<T> Link<T> {
             State::Ready | State::Draining { .. } => {
                 let owner = self.pipeline.answered().ok_or(Fatal::UnmatchedReply)?;
                 self.served = true;
-                self.attempt = 0;
+                (self.attempt, self.delay) = (0, Duration::ZERO);
                 match owner {
                     Owner::Caller(owner) => ended(owner, Ended::Reply(reply)),
                     Owner::Ping => self.events.push(Event::Pong(!matches!(reply, Reply::Error(_)))),
