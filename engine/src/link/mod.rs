@@ -186,7 +186,7 @@ pub(crate) struct Link<T> {
     /// No more commands on this connection; dial again when all are answered.
     retiring: bool,
     lingered: bool,
-    /// When a byte last moved, or the first command in flight was handed over.
+    /// When a byte was last received, or a byte of the oldest command in flight was written, or that was handed over.
     alive_at: Instant,
     /// Whether commands were handed over since the time was last told: the next call that tells it dates that.
     undated: bool,
@@ -384,12 +384,15 @@ impl<T> Link<T> {
         Ok(())
     }
 
-    /// The socket took `n` bytes: a sign of life too, or a large value on a slow network would look like a stall.
+    /// The socket took `n` bytes.
     pub(crate) fn handle_written(&mut self, now: Instant, n: usize) {
         self.at(now);
         if matches!(self.state, State::Ready | State::Draining { .. }) {
-            self.pipeline.wrote(n);
-            self.alive_at = self.now;
+            // A large command on a slow network is no stall. But a server that hangs has a system below it that still
+            // takes bytes for a while: when the oldest command is out, only what is received counts.
+            if self.pipeline.wrote(n) {
+                self.alive_at = self.now;
+            }
         }
     }
 

@@ -162,9 +162,11 @@ impl<T> Pipeline<T> {
         }
     }
 
-    /// The socket took `n` more bytes.
-    pub(crate) fn wrote(&mut self, n: usize) {
+    /// The socket took `n` more bytes; the answer is whether some of them were of the oldest command.
+    pub(crate) fn wrote(&mut self, n: usize) -> bool {
+        let before = self.written;
         self.written = self.written.saturating_add(n as u64).min(self.handed);
+        self.written > before && self.queue.front().is_some_and(|oldest| oldest.end > before)
     }
 
     /// The owner of the oldest command that was handed over, whose reply has come.
