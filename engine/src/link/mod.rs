@@ -299,6 +299,7 @@ impl<T> Link<T> {
     pub(crate) fn close(&mut self, now: Instant, until: Instant, ended: Sink<'_, T>) {
         self.at(now);
         if self.is_ready() && self.pipeline.len() > 0 && until > self.now {
+            self.retiring = false; // What is staged goes to this server now, be it the wrong one.
             self.state = State::Draining { until };
         } else if !self.is_closed() {
             self.finish(ended);
@@ -426,6 +427,7 @@ impl<T> Link<T> {
                 self.alive_at = self.now; // The stall timeout runs from here.
             }
             State::Ready => self.lose(Cause::Stalled, ended),
+            State::Draining { until } if until > self.now => self.finish_because(Cause::Stalled, ended),
             State::Draining { .. } => self.finish(ended),
             State::Closed => {}
         }
@@ -435,7 +437,9 @@ impl<T> Link<T> {
     pub(crate) fn due(&self) -> Option<Instant> {
         let silence = |limit| self.alive_at.saturating_add(limit);
         match self.state {
-            State::Waiting { until, .. } | State::Draining { until } => Some(until),
+            State::Waiting { until, .. } => Some(until),
+            State::Draining { until } if self.pipeline.is_quiet() => Some(until),
+            State::Draining { until } => Some(until.min(silence(self.config.stall_timeout))),
             State::Dialing { deadline, .. } | State::Handshaking { deadline, .. } => Some(deadline),
             State::Ready if !self.pipeline.is_quiet() => Some(silence(self.config.stall_timeout)),
             State::Ready if self.pipeline.has_staged() => None, // About to be handed over.
