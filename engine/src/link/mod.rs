@@ -31,7 +31,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::LaneConfig;
-use crate::resp::{Command, Reply};
+use crate::resp::{Command, ErrorClass, Reply};
 use crate::time::Instant;
 
 pub use handshake::HandshakeError;
@@ -376,7 +376,7 @@ impl<T> Link<T> {
                 (self.attempt, self.delay) = (0, Duration::ZERO);
                 match owner {
                     Owner::Caller(owner) => ended(owner, Ended::Reply(reply)),
-                    Owner::Ping => self.events.push(Event::Pong(!matches!(reply, Reply::Error(_)))),
+                    Owner::Ping => self.events.push(Event::Pong(can_serve(&reply))),
                 }
             }
             // Bytes of a connection that has already been given up.
@@ -567,5 +567,15 @@ fn is_wanted<T>(wanted: impl Fn(&T) -> bool) -> impl Fn(&Owner<T>) -> bool {
     move |owner| match owner {
         Owner::Caller(owner) => wanted(owner),
         Owner::Ping => true,
+    }
+}
+
+/// Whether a server that answers a PING so is worth asking. One that only refuses the PING itself is.
+fn can_serve(pong: &Reply) -> bool {
+    let Reply::Error(error) = pong else { return true };
+    match error.class() {
+        ErrorClass::Transient | ErrorClass::Topology => false,
+        ErrorClass::Auth => error.code() == b"NOPERM",
+        ErrorClass::Capacity | ErrorClass::Unsupported | ErrorClass::Caller => true,
     }
 }
