@@ -3,18 +3,19 @@
 //! ```text
 //!               handle_connected        handshake done
 //!   Dialing ----------------------> Handshaking --------> Ready --close()--> Draining
-//!    ^  |                              |                  |  ^                  |
-//!    |  | refused, timed out           | refused,         |  |                  | all answered,
-//!    |  v                              v timed out        |  |                  | or out of time
-//!    | Waiting <-----------------------+------------------+  |                  v
-//!    |  |  (backoff)                     lost, stalled       |                Closed
-//!    +--+                                                    |
-//!      due, or hurry()                retire(): all answered, dialled afresh
+//!    ^  |                              |                    |                  |
+//!    |  | refused, timed out           | refused,           | lost, stalled,   | all answered,
+//!    |  v                              v timed out          v or retired       v lost, or out of time
+//!    | Waiting <-----------------------+--------------------+                Closed
+//!    |  |  (backoff)
+//!    +--+
+//!      due, or hurry()
 //! ```
 //!
 //! `close()` in any other state leads to `Closed` at once.
 //!
-//! A link that was `Lost` reports it as an event; one that retires does not: nobody lost anything.
+//! A link that was `Lost` reports it as an event; one that retires, when all in flight is answered, does not: nobody
+//! lost anything.
 //!
 //! While a link is dialled for the first time, or again after it has served, commands wait for it (it has the
 //! *benefit of the doubt*): a restart or a killed connection is over in milliseconds. Once a dial has failed,
@@ -529,7 +530,7 @@ impl<T> Link<T> {
         if self.is_ready() && self.pipeline.is_quiet() {
             self.hang_up = true;
             self.end_all(true, Cause::ConnectionLost, ended);
-            self.start_dial(true);
+            self.wait(true);
         }
     }
 
