@@ -233,7 +233,12 @@ impl Lane {
         self.at(now);
         while let Some(id) = self.waiting.pop_front() {
             if is_waiting(&self.slots, id) {
-                self.fail(id, Failure { cause: Cause::Closed, executed: Executed::No });
+                self.fail(id, Cause::Closed);
+            }
+        }
+        while let Some(Reverse((until, id))) = self.delayed.pop() {
+            if is_delayed(&self.slots, id, until) {
+                self.fail(id, Cause::Closed); // Its driver may be gone before it is due.
             }
         }
         self.drive(|link, ended| link.close(now, until, ended));
@@ -487,8 +492,8 @@ impl Lane {
     /// What the end of an attempt means to its operation: over, or to be tried again.
     fn conclude(&mut self, id: OpId, ended: Ended) {
         let Some(op) = self.slots.get_mut(id).map(|slot| &mut slot.op) else { return };
-        let executed = if matches!(ended, Ended::Unknown(_)) { Executed::Unknown } else { Executed::No };
-        op.maybe_executed |= executed == Executed::Unknown;
+        let executed_now = executed(matches!(ended, Ended::Unknown(_)));
+        op.maybe_executed |= executed_now == Executed::Unknown;
         let (permit, maybe_executed) = (op.permit, op.maybe_executed);
         let (outcome, verdict, retry) = match ended {
             Ended::Reply(reply) => {
@@ -496,12 +501,11 @@ impl Lane {
                 (Outcome::Reply(reply), verdict, retry)
             }
             Ended::NotSent(cause) | Ended::Unknown(cause) => {
-                let executed = if maybe_executed { Executed::Unknown } else { Executed::No };
-                let retry = cause != Cause::Closed;
-                (Outcome::Failed(Failure { cause, executed }), Verdict::Abandoned, retry)
+                let failure = Failure { cause, executed: executed(maybe_executed) };
+                (Outcome::Failed(failure), Verdict::Abandoned, cause != Cause::Closed)
             }
         };
-        if retry && self.retry(id, executed) {
+        if retry && self.retry(id, executed_now) {
             return;
         }
         signal_verdict(&mut self.signals, permit, verdict);
@@ -563,21 +567,18 @@ impl Lane {
     }
 
     fn time_out(&mut self, id: OpId) {
-        let Some(slot) = self.slots.get(id) else { return };
-        let maybe_executed = slot.op.maybe_executed;
-        let (cause, sent) = match *slot.state() {
-            State::Waiting => (Cause::Overloaded, false),
-            State::InFlight { staged } => (Cause::TimedOut, !self.link.is_staged(staged)),
-            State::Free { .. } | State::Again | State::Delayed { .. } | State::Done(_) => {
-                (Cause::TimedOut, false)
-            }
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let cause = match *slot.state() {
+            State::Waiting => Cause::Overloaded,
+            State::Again if slot.op.attempts == 0 => Cause::Overloaded, // Asked too late.
+            _ => Cause::TimedOut,
         };
-        if matches!(slot.state(), State::InFlight { .. }) {
+        if let State::InFlight { staged } = *slot.state() {
+            slot.op.maybe_executed |= !self.link.is_staged(staged);
             self.count_timeout();
         }
         self.stats.timeouts += 1;
-        let executed = if sent || maybe_executed { Executed::Unknown } else { Executed::No };
-        self.fail(id, Failure { cause, executed });
+        self.fail(id, cause);
     }
 
     /// However many operations time out, a silent server is one failure per stall timeout.
@@ -591,8 +592,10 @@ impl Lane {
     }
 
     /// Ends an operation for a reason of our own.
-    fn fail(&mut self, id: OpId, failure: Failure) {
+    fn fail(&mut self, id: OpId, cause: Cause) {
         self.leave(id);
+        let maybe_executed = self.slots.get(id).is_some_and(|slot| slot.op.maybe_executed);
+        let failure = Failure { cause, executed: executed(maybe_executed) };
         self.wakers.extend(self.slots.advance(id, State::Done(Outcome::Failed(failure))));
     }
 
@@ -654,6 +657,10 @@ impl Lane {
             self.waiting.pop_front();
         }
     }
+}
+
+const fn executed(maybe: bool) -> Executed {
+    if maybe { Executed::Unknown } else { Executed::No }
 }
 
 fn is_waiting(slots: &Slots, id: OpId) -> bool {
