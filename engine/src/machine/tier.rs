@@ -89,7 +89,7 @@ pub struct Fence(u32);
 /// What the tier knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The value; `None` where the key was deleted while degraded, or Redis had said that there is none.
+    /// The value; `None` where the key was deleted while degraded.
     pub value: Option<Bytes>,
     /// How long ago Redis confirmed it, or it was written here.
     pub age: Duration,
@@ -205,7 +205,7 @@ impl Tier {
     /// Accepts a write (`None`: a delete) while Redis cannot be asked. The answer is whether the key had a value.
     ///
     /// # Errors
-    /// [`TierFull`], and then nothing has changed but that the key's mirror is gone.
+    /// [`TierFull`]: the key's mirror is gone then, and an earlier local write of it still counts.
     pub fn write(
         &mut self,
         now: Instant,
@@ -215,6 +215,7 @@ impl Tier {
         deadline: Instant,
     ) -> Result<bool, TierFull> {
         self.move_fence(hash);
+        self.sweep_locals(now);
         let had_mirror = self.mirrors.remove(now, key).is_some_and(|entry| entry.value.is_some());
         let (old_value, old_weight) = match self.locals.peek(now, key) {
             Some(entry) => (Some(entry.value.is_some()), weight(key, entry.value.as_deref())),
@@ -239,6 +240,9 @@ impl Tier {
         for fence in &mut self.fences {
             *fence = fence.wrapping_add(1);
         }
+        // No budget, so this only tells the time: what has expired by now is not counted.
+        self.mirrors.sweep(now, 0);
+        self.locals.sweep(now, 0);
         let mut cleared = 0;
         let (mirrors, locals) = (&mut self.mirrors, &mut self.locals);
         mirrors.remove_if(|key, entry| {
@@ -264,6 +268,13 @@ impl Tier {
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
         (self.mirrors.len() + self.locals.len(), self.mirrors.bytes().saturating_add(self.locals.bytes()))
+    }
+
+    /// Frees the room of locals that have expired. Each is looked at a few times in its life, so this is cheap.
+    fn sweep_locals(&mut self, now: Instant) {
+        while self.locals.next_expiry().is_some_and(|due| due <= now) {
+            self.locals.sweep(now, 64);
+        }
     }
 
     fn is_fresh(&self, now: Instant, key: &[u8]) -> bool {
