@@ -251,7 +251,9 @@ impl Engine {
     /// Does what the circuit asks for.
     fn settle(&mut self) {
         if let Some(permit) = self.circuit.poll_probe() {
-            if let Some(lane) = self.lanes.first_mut() {
+            // Preferably one that need not be dialled first.
+            let index = self.lanes.iter().position(Lane::is_ready).unwrap_or_default();
+            if let Some(lane) = self.lanes.get_mut(index) {
                 lane.probe(self.now, permit);
             }
         }

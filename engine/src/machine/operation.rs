@@ -109,6 +109,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether the reply is a page of keys.
+    pub(crate) const fn is_scan(&self) -> bool {
+        matches!(self, Self::Scan { .. })
+    }
+
     const fn is_write(&self) -> bool {
         matches!(self, Self::Set { .. } | Self::Delete)
     }
@@ -250,6 +255,11 @@ impl Operation {
     #[must_use]
     pub const fn new(key: KeyBuf, hash: u64, request: Request) -> Self {
         Self { key, hash, request, stage: Stage::New }
+    }
+
+    /// What it asks for.
+    pub(crate) const fn request(&self) -> &Request {
+        &self.request
     }
 
     /// Goes as far as it can. The deadline counts from the first call.
@@ -395,10 +405,10 @@ impl Operation {
         now: Instant,
         error: OperationError,
     ) -> Result<Answer, OperationError> {
-        parts.tally(Tally::Unserved);
         if !self.request.has_fallback() {
             return Err(error);
         }
+        parts.tally(Tally::Unserved);
         let (key, hash) = (&self.key[..], self.hash);
         let answer = parts.with_tier(hash, |tier| match &self.request {
             Request::Set { value, ttl } => {
@@ -426,9 +436,11 @@ impl Operation {
     }
 
     fn count(&self, parts: &mut impl Parts, result: &Result<Answer, OperationError>) {
+        if !self.request.has_fallback() {
+            return; // A step of something that is counted as a whole, or nothing that is counted.
+        }
         let fallback = |source: &Source, tally| matches!(source, Source::Fallback { .. }).then_some(tally);
         let (first, second) = match result {
-            Ok(Answer::Reply(_)) => return, // A step of something that is counted as a whole.
             Ok(Answer::Value(Some(_), source)) => (Some(Tally::Hit), fallback(source, Tally::FallbackHit)),
             Ok(Answer::Value(None, source)) => (Some(Tally::Miss), fallback(source, Tally::FallbackMiss)),
             Ok(Answer::Stored(source)) => match source {
@@ -439,7 +451,7 @@ impl Operation {
                 Source::Primary => (Some(Tally::Delete), None),
                 Source::Fallback { .. } => (None, Some(Tally::FallbackWrite)),
             },
-            Ok(Answer::Exists(..)) => (None, None),
+            Ok(Answer::Exists(..) | Answer::Reply(_)) => (None, None),
             Err(_) => (Some(Tally::Error), None),
         };
         parts.tally(Tally::Operation);

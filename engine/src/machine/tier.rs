@@ -215,7 +215,8 @@ impl Tier {
         deadline: Instant,
     ) -> Result<bool, TierFull> {
         self.move_fence(hash);
-        self.sweep_locals(now);
+        // Expired locals make room. Each is looked at a few times in its life, so this is cheap for being unbounded.
+        self.locals.sweep(now, usize::MAX);
         let had_mirror = self.mirrors.remove(now, key).is_some_and(|entry| entry.value.is_some());
         let (old_value, old_weight) = match self.locals.peek(now, key) {
             Some(entry) => (Some(entry.value.is_some()), weight(key, entry.value.as_deref())),
@@ -268,13 +269,6 @@ impl Tier {
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
         (self.mirrors.len() + self.locals.len(), self.mirrors.bytes().saturating_add(self.locals.bytes()))
-    }
-
-    /// Frees the room of locals that have expired. Each is looked at a few times in its life, so this is cheap.
-    fn sweep_locals(&mut self, now: Instant) {
-        while self.locals.next_expiry().is_some_and(|due| due <= now) {
-            self.locals.sweep(now, 64);
-        }
     }
 
     fn is_fresh(&self, now: Instant, key: &[u8]) -> bool {
