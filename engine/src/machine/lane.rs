@@ -319,6 +319,8 @@ impl Lane {
             }
         }
         self.settle();
+        // The last command on its way may have been one of those: an idle link has a timer of its own.
+        self.drive(|link, ended| link.handle_timeout(now, ended));
     }
 
     /// What to do with the socket; ask until `None`. May change after every input.
