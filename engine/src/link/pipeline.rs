@@ -244,7 +244,11 @@ mod tests {
         pipeline.stage(&get("c"), 'c');
         assert!(pipeline.is_staged(ticket));
         pipeline.withdraw(wire(&get("bb")).len());
-        assert_eq!(pipeline.bytes(), wire(&get("a")).len() + wire(&get("c")).len(), "its room is free at once");
+        assert_eq!(
+            pipeline.bytes(),
+            wire(&get("a")).len() + wire(&get("c")).len(),
+            "its room is free at once"
+        );
         let mut out = Vec::new();
         pipeline.hand_over(&mut out, |&owner| owner != 'b');
         assert!(!pipeline.is_staged(ticket));

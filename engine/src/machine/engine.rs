@@ -112,6 +112,12 @@ impl Engine {
         clear.poll(self, waker)
     }
 
+    /// Stops a [`Clear`] where it is.
+    pub fn cancel_clear(&mut self, now: Instant, mut clear: Clear) {
+        self.at(now);
+        clear.cancel(self);
+    }
+
     /// Takes no more operations, and closes the connections when all in flight is answered, or at `until`.
     pub fn close(&mut self, now: Instant, until: Instant) {
         self.at(now);
