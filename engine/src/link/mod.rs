@@ -299,10 +299,15 @@ impl<T> Link<T> {
 
     pub(crate) fn close(&mut self, now: Instant, until: Instant, ended: Sink<'_, T>) {
         self.at(now);
-        if self.is_ready() && self.pipeline.len() > 0 && until > self.now {
-            self.retiring = false; // What is staged goes to this server now, be it the wrong one.
-            self.state = State::Draining { until };
-        } else if !self.is_closed() {
+        let until = match self.state {
+            State::Ready if self.pipeline.len() > 0 => until,
+            State::Draining { until: before } => until.min(before),
+            State::Closed => return,
+            _ => self.now,
+        };
+        self.state = State::Draining { until };
+        self.retiring = false; // What is staged goes to this server now, be it the wrong one.
+        if until <= self.now {
             self.finish(ended);
         }
     }
