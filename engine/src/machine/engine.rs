@@ -6,10 +6,11 @@ use core::time::Duration;
 
 use super::circuit::Circuit;
 use super::clear::{Clear, Cleared};
-use super::lane::{Lane, LaneStats};
+use super::lane::Lane;
 use super::operation::{
     Answer, KeyBuf, Operation, OperationError, Parts, Request, Tally, key_hash, lane_index,
 };
+use super::outcome::LaneStats;
 use super::tier::{Tier, TierConfig};
 use super::{Action, Disconnect, Fatal, Transmit};
 use crate::config::LaneConfig;

@@ -22,7 +22,8 @@ use core::hash::BuildHasher;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
-use super::lane::{Failure, Lane, Outcome, Progress, Refused};
+use super::lane::Lane;
+use super::outcome::{Failure, Outcome, Progress, Refused};
 use super::slots::OpId;
 use super::tier::{Fence, Tier, TierFull};
 use crate::link::Cause;

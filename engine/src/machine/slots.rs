@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::task::Waker;
 use core::time::Duration;
 
-use super::lane::Outcome;
+use super::outcome::Outcome;
 use crate::policy::Permit;
 use crate::time::Instant;
 
