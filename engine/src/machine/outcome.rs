@@ -33,7 +33,7 @@ pub struct Failure {
 /// Where an operation stands that is not over.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// Hand the command in (again) with [`Lane::resubmit`]: there is room for it, or an attempt is due.
+    /// Hand the command in (again) with [`Lane::resubmit`](super::Lane::resubmit): there is room for it, or an attempt is due.
     Again,
     /// It is over, and forgotten by the lane.
     Done(Outcome),
