@@ -7,7 +7,7 @@ use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
 use crate::config::Credentials;
 use crate::link::Action;
 use crate::machine::{Answer, OperationError, Request, Source};
-use crate::policy::BreakerState;
+use crate::policy::{BreakerState, Jitter};
 
 #[test]
 fn breaker_opens_answers_from_memory_probes_and_closes() {
@@ -110,6 +110,36 @@ fn a_failed_probe_keeps_the_breaker_open() {
     assert!(!world.engine.is_ready(0));
     world.net.frozen = false;
     world.run_for(secs(700));
+    assert_ne!(world.engine.breaker().0, BreakerState::Open);
+}
+
+#[test]
+fn the_probe_does_not_wait_for_the_backoff() {
+    let mut world = World::connected(|config| {
+        config.breaker.failure_threshold = 1;
+        config.breaker.open_for = secs(10);
+        config.lane.reconnect.base = secs(3_600);
+        config.lane.reconnect.cap = secs(3_600);
+        config.lane.reconnect.jitter = Jitter::None;
+    });
+    world.reset();
+    world.run_for(secs(8));
+    assert_eq!((world.engine.breaker().0, world.engine.is_ready(0)), (BreakerState::Open, false));
+    world.run_for(secs(4));
+    assert_eq!((world.engine.breaker().0, world.engine.is_ready(0)), (BreakerState::HalfOpen, true));
+    assert_eq!(world.server.executed, ["PING"]);
+    assert_eq!(world.ask("k", Request::Set { value: "v".into(), ttl: None }), STORED, "the trial has begun");
+}
+
+#[test]
+fn a_server_that_is_still_loading_fails_the_probe() {
+    let mut world = World::connected(|config| config.breaker.failure_threshold = 1);
+    world.server.fail("PING", "LOADING Redis is loading the dataset in memory", usize::MAX);
+    world.reset();
+    world.run_for(secs(100));
+    assert_eq!(world.engine.breaker(), (BreakerState::Open, 2));
+    world.server.recover();
+    world.run_for(secs(300));
     assert_ne!(world.engine.breaker().0, BreakerState::Open);
 }
 

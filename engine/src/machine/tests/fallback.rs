@@ -5,8 +5,9 @@ use std::vec::Vec;
 
 use super::kit::{Id, World};
 use super::{STORED, millis, secs, value};
-use crate::machine::{Answer, Cleared, OperationError, Request, Source};
-use crate::policy::BreakerState;
+use crate::link::Cause;
+use crate::machine::{Answer, Cleared, Failure, OperationError, Request, Source};
+use crate::policy::{BreakerState, Executed, Jitter};
 
 /// Takes the server away and waits for the breaker to open.
 fn take_away(world: &mut World) {
@@ -72,9 +73,55 @@ fn writes_of_unknown_outcome_leave_no_mirror() {
     world.net.frozen = true;
     let write = world.set("k", "new");
     world.run_for(millis(1));
+    let read = world.get("k"); // It may be answered by a server on which the write is executed later.
     world.cancel(write);
+    world.net.frozen = false;
+    assert!(world.finish(read).is_ok());
     let now = world.now;
     assert_eq!(world.tier(|tier| tier.get(now, b"k")), None);
+}
+
+/// The same for a write whose first attempt was lost, and whose second never got its turn.
+#[test]
+fn a_lost_write_that_is_then_overload_leaves_no_mirror() {
+    let mut world = World::connected(|config| {
+        config.operation_timeout = secs(1);
+        config.lane.max_in_flight = 1;
+        config.lane.stall_timeout = secs(60);
+        config.lane.reconnect.base = millis(1);
+        config.lane.reconnect.cap = millis(1);
+        config.lane.retry.backoff.base = millis(400);
+        config.lane.retry.backoff.jitter = Jitter::None;
+    });
+    world.server.put("k", "old");
+    world.ask("warm", Request::Get).expect("the server is well");
+    let write = world.set("k", "new");
+    world.settle();
+    world.reset();
+    world.run_for(millis(5));
+    world.net.frozen = true;
+    world.get("in its place");
+    world.run_for(millis(600));
+    let read = world.get("k");
+    let failure = Failure { cause: Cause::Overloaded, executed: Executed::Unknown };
+    assert_eq!(world.finish(write), Err(OperationError::Failed(failure)));
+    world.net.frozen = false;
+    assert_eq!(value(&world.finish(read)), Some(("old", false)));
+    let now = world.now;
+    assert_eq!(world.tier(|tier| tier.get(now, b"k")), None);
+}
+
+/// What was written here in one outage is not what answers in the next.
+#[test]
+fn locals_end_with_their_outage() {
+    let mut world = World::connected(|_| {});
+    take_away(&mut world);
+    world.ask("k", Request::Set { value: "local".into(), ttl: None }).expect("the tier accepts it");
+    world.net.refuse = false;
+    world.run_for(secs(100)); // Half-open, and nobody fails the trial.
+    assert_eq!(world.engine.breaker().0, BreakerState::Closed);
+    take_away(&mut world);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", true)));
 }
 
 #[test]
@@ -172,14 +219,29 @@ fn a_clear_ends_with_the_servers_error_where_that_is_the_callers() {
 fn a_cancelled_clear_stops() {
     let mut world = World::connected(|_| {});
     (0..100).for_each(|n| world.server.put(&format!("n:{n}"), "v"));
+    world.ask("n:0", Request::Get).expect("the server is well");
     let id = world.begin_clear("n");
     world.run_for(millis(1));
     world.cancel(id);
+    assert_eq!(world.tier(|tier| tier.size()), (0, 0), "what was removed has no mirror");
     world.run_for(secs(1));
     let left = world.server.data.len();
     assert!((1..100).contains(&left), "{left} keys are left");
     assert_eq!((world.engine.live(), world.in_flight("")), (0, (0, 0)));
     assert_eq!(value(&world.ask("n:1", Request::Get)).map(|(_, fallback)| fallback), Some(false));
+}
+
+#[test]
+fn a_read_during_a_clear_leaves_no_mirror() {
+    let mut world = World::connected(|_| {});
+    (0..100).for_each(|n| world.server.put(&format!("n:{n:02}"), "v"));
+    let clear = world.begin_clear("n");
+    world.run_for(millis(1));
+    assert_eq!(value(&world.ask("n:99", Request::Get)), Some(("v", false)), "not removed yet");
+    assert_eq!(world.tier(|tier| tier.size().0), 1);
+    world.run_for(secs(1));
+    assert!(world.pending().all(|(id, _)| id != clear), "it has ended");
+    assert_eq!((world.server.data.len(), world.tier(|tier| tier.size())), (0, (0, 0)));
 }
 
 #[test]

@@ -343,9 +343,11 @@ impl World {
     }
 
     fn run_while(&mut self, unfinished: impl Fn(&Self) -> bool) {
+        let patience = self.now.saturating_add(Duration::from_secs(3_600));
         self.settle();
         while unfinished(self) {
-            self.now = self.next_event().expect("somebody waits, but nothing will ever happen");
+            let next = self.next_event().filter(|&next| next < patience);
+            self.now = next.expect("somebody waits, but nothing will ever happen for them");
             self.settle();
         }
     }

@@ -187,6 +187,17 @@ fn waiters_are_served_first_come_first_served() {
 }
 
 #[test]
+fn a_small_command_does_not_overtake_a_large_one_that_waits() {
+    let mut world = World::connected(|config| config.lane.max_in_flight_bytes = 300);
+    world.server.put("k", "v");
+    let large = String::from_utf8(Vec::from([b'v'; 200])).expect("text");
+    let ids = [world.set("k", &large), world.set("k", &large), world.set("k", "small")];
+    assert_eq!(world.in_flight("k").0, 1);
+    ids.into_iter().for_each(|id| assert_eq!(world.finish(id), STORED));
+    assert_eq!(world.server.value("k"), Some(&b"small"[..]));
+}
+
+#[test]
 fn nobody_waits_for_the_room_of_a_command_that_was_withdrawn() {
     let mut world = World::new(|config| config.lane.max_in_flight = 1);
     let staged = world.get("a"); // The connection is being made.
