@@ -7,7 +7,8 @@ use crate::machine::Tally;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Operations that have ended, however: `get`, `set`, `delete`, `exists` and `clear`.
+    /// Operations that have ended with an answer or an error: `get`, `set`, `delete`, `exists` and `clear`. Those that
+    /// were withdrawn are not counted.
     pub operations: u64,
     /// Reads answered with a value, by Redis or by the fallback tier.
     pub hits: u64,

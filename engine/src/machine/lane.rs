@@ -69,6 +69,9 @@ impl Lane {
 
     /// Takes an operation. It is sent at once where the lane can, and otherwise waits for its turn.
     ///
+    /// [`Lane::poll`] it to its end, or [`Lane::cancel`] it: one that is forgotten gives its room back at its deadline,
+    /// but keeps its slot, and an answer that came, for ever.
+    ///
     /// # Errors
     /// Over a bound nothing is encoded; see [`Refused`]. The permit was not used then.
     pub fn submit(

@@ -169,6 +169,19 @@ fn silence_before_a_command_is_no_stall() {
     assert!(world.engine.is_ready(0));
 }
 
+/// A caller is woken when there is something for it to do, and at no other time.
+#[test]
+fn sim_only_wakes_when_told() {
+    let mut world = World::connected(|config| config.lane.max_in_flight = 2);
+    let ids = [world.get("a"), world.get("b"), world.get("c")];
+    world.settle();
+    assert_eq!(ids.map(|id| world.wakes(id)), [0, 0, 0], "being sent is no news");
+    ids.into_iter().for_each(|id| assert!(world.finish(id).is_ok()));
+    assert_eq!(ids.map(|id| world.wakes(id)), [1, 1, 2], "an answer each, and a turn for who had to wait");
+    world.run_for(secs(100));
+    assert_eq!(ids.map(|id| world.wakes(id)), [1, 1, 2]);
+}
+
 /// A driver that does not write leaves commands staged; when they run out of time, the link is idle, and long since.
 #[test]
 fn a_link_left_idle_by_timeouts_has_no_timer_in_the_past() {

@@ -63,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The bounds of a history.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
+    lanes: usize,
     in_flight: usize,
     waiting: usize,
     tier: bool,
@@ -70,22 +71,24 @@ struct Bounds {
 
 fn bounds() -> impl Strategy<Value = Bounds> {
     let in_flight = prop_oneof![0usize..4, Just(1_000)];
-    (in_flight, 0usize..6, any::<bool>()).prop_map(|(in_flight, waiting, tier)| Bounds {
+    (1usize..4, in_flight, 0usize..6, any::<bool>()).prop_map(|(lanes, in_flight, waiting, tier)| Bounds {
+        lanes,
         in_flight,
         waiting,
         tier,
     })
 }
 
+const KEYS: [&str; 4] = ["k:0", "k:1", "k:2", "k:3"];
 const TIMEOUT: core::time::Duration = secs(5);
 
 impl World {
     fn take(&mut self, step: &Step, gets: &mut Vec<(u8, Id)>, serial: usize) {
         match *step {
-            Step::Get(key) => gets.push((key, self.get(&format!("k:{key}")))),
+            Step::Get(key) => gets.push((key, self.get(KEYS[usize::from(key)]))),
             // A value says whose it is.
-            Step::Set(key) => drop(self.set(&format!("k:{key}"), &format!("{key} {serial}"))),
-            Step::Delete(key) => drop(self.submit(&format!("k:{key}"), Request::Delete)),
+            Step::Set(key) => drop(self.set(KEYS[usize::from(key)], &format!("{key} {serial}"))),
+            Step::Delete(key) => drop(self.submit(KEYS[usize::from(key)], Request::Delete)),
             Step::Clear => drop(self.begin_clear("k")),
             Step::Cancel(nth) => {
                 let id = self.pending().nth(nth).map(|(id, _)| id);
@@ -105,8 +108,10 @@ impl World {
 
     /// What must hold at any time.
     fn check(&mut self, bounds: Bounds, gets: &[(u8, Id)]) {
-        let (in_flight, _) = self.in_flight("");
-        assert!(in_flight <= bounds.in_flight + 1, "{in_flight} in flight, a PING included");
+        for key in KEYS {
+            let (in_flight, _) = self.in_flight(key);
+            assert!(in_flight <= bounds.in_flight + 1, "{in_flight} in flight, a PING included");
+        }
         for (key, id) in gets {
             let Some((text, _)) = self.answer(*id).and_then(value) else { continue };
             assert!(text == "(none)" || text.starts_with(&format!("{key} ")), "key {key} has {text:?}");
@@ -131,6 +136,7 @@ proptest! {
     ) {
         let mut world = World::with_seed(seed, |config| {
             config.operation_timeout = TIMEOUT;
+            config.lanes = bounds.lanes;
             config.lane.max_in_flight = bounds.in_flight;
             config.lane.max_waiting = bounds.waiting;
             config.breaker.open_for = secs(3);
@@ -153,8 +159,8 @@ proptest! {
         prop_assert_eq!(world.engine.live(), 0);
         world.run_for(secs(200)); // The breaker's next try, and the reconnect's.
         world.check(bounds, &gets);
-        prop_assert!(world.engine.is_ready(0));
-        prop_assert_eq!(world.in_flight(""), (0, 0));
+        prop_assert!((0..bounds.lanes).all(|lane| world.engine.is_ready(lane)));
+        KEYS.iter().for_each(|key| assert_eq!(world.in_flight(key), (0, 0)));
         if bounds.in_flight > 0 {
             let set = Request::Set { value: Bytes::from_static(b"0 last"), ttl: None };
             for _ in 0..3 {
