@@ -66,7 +66,8 @@ pub struct HandshakeConfig {
 pub struct LaneConfig {
     /// From the start of a dial to the end of the handshake; default 5 s.
     pub connect_timeout: Duration,
-    /// Commands in flight and not a byte received for this long close the connection; default 2 s.
+    /// Commands in flight and not a byte received for this long close the connection; default 2 s. While the oldest of
+    /// them is still being written, its progress counts too.
     pub stall_timeout: Duration,
     /// A connection without traffic is sent a PING this often; default 30 s.
     pub health_check_interval: Duration,

@@ -61,6 +61,14 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// The server spoke before it was asked: a full or protected one says so, and hangs up.
+    pub(crate) fn unasked(reply: &Reply) -> Self {
+        match reply {
+            Reply::Error(error) => Self::Refused { during: "the connection", error: error.clone() },
+            _ => Self::Unexpected { during: "nothing" },
+        }
+    }
+
     /// Whether trying again cannot help before somebody changes a configuration: wrong password, no
     /// permission, no such database.
     #[must_use]

@@ -3,18 +3,19 @@
 //! ```text
 //!               handle_connected        handshake done
 //!   Dialing ----------------------> Handshaking --------> Ready --close()--> Draining
-//!    ^  |                              |                  |  ^                  |
-//!    |  | refused, timed out           | refused,         |  |                  | all answered,
-//!    |  v                              v timed out        |  |                  | or out of time
-//!    | Waiting <-----------------------+------------------+  |                  v
-//!    |  |  (backoff)                     lost, stalled       |                Closed
-//!    +--+                                                    |
-//!      due, or hurry()                retire(): all answered, dialled afresh
+//!    ^  |                              |                    |                  |
+//!    |  | refused, timed out           | refused,           | lost, stalled,   | all answered,
+//!    |  v                              v timed out          v or retired       v lost, or out of time
+//!    | Waiting <-----------------------+--------------------+                Closed
+//!    |  |  (backoff)
+//!    +--+
+//!      due, or hurry()
 //! ```
 //!
 //! `close()` in any other state leads to `Closed` at once.
 //!
-//! A link that was `Lost` reports it as an event; one that retires does not: nobody lost anything.
+//! A link that was `Lost` reports it as an event; one that retires, when all in flight is answered, does not: nobody
+//! lost anything.
 //!
 //! While a link is dialled for the first time, or again after it has served, commands wait for it (it has the
 //! *benefit of the doubt*): a restart or a killed connection is over in milliseconds. Once a dial has failed,
@@ -31,7 +32,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::LaneConfig;
-use crate::resp::{Command, Reply};
+use crate::resp::{Command, ErrorClass, Reply};
 use crate::time::Instant;
 
 pub use handshake::HandshakeError;
@@ -186,8 +187,10 @@ pub(crate) struct Link<T> {
     /// No more commands on this connection; dial again when all are answered.
     retiring: bool,
     lingered: bool,
-    /// When a byte last moved, or the first command in flight was handed over.
+    /// When a byte was last received, or a byte of the oldest command in flight was written, or that was handed over.
     alive_at: Instant,
+    /// Whether commands were handed over since the time was last told: the next call that tells it dates that.
+    undated: bool,
     now: Instant,
 }
 
@@ -214,6 +217,7 @@ impl<T> Link<T> {
             retiring: false,
             lingered: false,
             alive_at: now,
+            undated: false,
             now,
         };
         link.start_dial(true);
@@ -265,8 +269,15 @@ impl<T> Link<T> {
         self.pipeline.stage(&Command::Ping, Owner::Ping);
     }
 
-    pub(crate) const fn withdraw(&mut self) {
-        self.pipeline.withdraw();
+    /// Says that a staged command of `len` bytes is wanted no more; [`Link::tidy`] follows.
+    pub(crate) const fn withdraw(&mut self, len: usize) {
+        self.pipeline.withdraw(len);
+    }
+
+    /// Draws the conclusions from what was withdrawn (`wanted` says no).
+    pub(crate) fn tidy(&mut self, wanted: impl Fn(&T) -> bool) {
+        self.pipeline.tidy(is_wanted(wanted));
+        self.finish_if_drained(&mut |_, _| {});
     }
 
     /// Dials now where a backoff is being waited for.
@@ -288,26 +299,35 @@ impl<T> Link<T> {
 
     pub(crate) fn close(&mut self, now: Instant, until: Instant, ended: Sink<'_, T>) {
         self.at(now);
-        if self.is_ready() && self.pipeline.len() > 0 && until > self.now {
-            self.state = State::Draining { until };
-        } else if !self.is_closed() {
+        let until = match self.state {
+            State::Ready if self.pipeline.len() > 0 => until,
+            State::Draining { until: before } => until.min(before),
+            State::Closed => return,
+            _ => self.now,
+        };
+        self.state = State::Draining { until };
+        self.retiring = false; // What is staged goes to this server now, be it the wrong one.
+        if until <= self.now {
             self.finish(ended);
         }
     }
 
     pub(crate) fn handle_connected(&mut self, now: Instant) {
         self.at(now);
-        if let State::Dialing { deadline, trusted } = self.state {
-            self.alive_at = self.now;
-            self.control.clear();
-            let handshake = Handshake::start(&self.config.handshake, &mut self.control);
-            self.state = State::Handshaking { deadline, trusted, handshake };
+        match self.state {
+            State::Dialing { deadline, trusted } if !self.dial => {
+                self.alive_at = self.now;
+                self.control.clear();
+                let handshake = Handshake::start(&self.config.handshake, &mut self.control);
+                self.state = State::Handshaking { deadline, trusted, handshake };
+            }
+            _ => {} // News of an attempt that was given up; the one wanted now was not even asked for.
         }
     }
 
     pub(crate) fn handle_dial_failed(&mut self, now: Instant, ended: Sink<'_, T>) {
         self.at(now);
-        if matches!(self.state, State::Dialing { .. }) {
+        if matches!(self.state, State::Dialing { .. }) && !self.dial {
             self.fail_dial(Event::DialFailed, ended);
         }
     }
@@ -339,14 +359,15 @@ impl<T> Link<T> {
         if self.retiring {
             self.retire_if_quiet(ended);
         }
-        if matches!(self.state, State::Draining { .. }) && self.pipeline.len() == 0 {
-            self.finish(ended);
-        }
+        self.finish_if_drained(ended);
         Ok(())
     }
 
     fn handle_reply(&mut self, reply: Reply, ended: Sink<'_, T>) -> Result<(), Fatal> {
         match &mut self.state {
+            State::Handshaking { .. } if !self.control.is_empty() => {
+                return Err(HandshakeError::unasked(&reply).into());
+            }
             State::Handshaking { handshake, .. } => {
                 let progress = handshake.handle_reply(&self.config.handshake, &reply, &mut self.control)?;
                 if progress == Progress::Done {
@@ -358,10 +379,10 @@ impl<T> Link<T> {
             State::Ready | State::Draining { .. } => {
                 let owner = self.pipeline.answered().ok_or(Fatal::UnmatchedReply)?;
                 self.served = true;
-                self.attempt = 0;
+                (self.attempt, self.delay) = (0, Duration::ZERO);
                 match owner {
                     Owner::Caller(owner) => ended(owner, Ended::Reply(reply)),
-                    Owner::Ping => self.events.push(Event::Pong(!matches!(reply, Reply::Error(_)))),
+                    Owner::Ping => self.events.push(Event::Pong(can_serve(&reply))),
                 }
             }
             // Bytes of a connection that has already been given up.
@@ -370,12 +391,15 @@ impl<T> Link<T> {
         Ok(())
     }
 
-    /// The socket took `n` bytes: a sign of life too, or a large value on a slow network would look like a stall.
+    /// The socket took `n` bytes.
     pub(crate) fn handle_written(&mut self, now: Instant, n: usize) {
         self.at(now);
         if matches!(self.state, State::Ready | State::Draining { .. }) {
-            self.pipeline.wrote(n);
-            self.alive_at = self.now;
+            // A large command on a slow network is no stall. But a server that hangs has a system below it that still
+            // takes bytes for a while: when the oldest command is out, only what is received counts.
+            if self.pipeline.wrote(n) {
+                self.alive_at = self.now;
+            }
         }
     }
 
@@ -386,6 +410,7 @@ impl<T> Link<T> {
             Disconnect::Protocol => Cause::Protocol,
         };
         match self.state {
+            State::Dialing { .. } if self.dial => {} // The one before, which was given up.
             State::Dialing { .. } | State::Handshaking { .. } => self.fail_dial(Event::DialFailed, ended),
             State::Ready => self.lose(cause, ended),
             State::Draining { .. } => self.finish_because(cause, ended),
@@ -408,6 +433,7 @@ impl<T> Link<T> {
                 self.alive_at = self.now; // The stall timeout runs from here.
             }
             State::Ready => self.lose(Cause::Stalled, ended),
+            State::Draining { until } if until > self.now => self.finish_because(Cause::Stalled, ended),
             State::Draining { .. } => self.finish(ended),
             State::Closed => {}
         }
@@ -417,7 +443,9 @@ impl<T> Link<T> {
     pub(crate) fn due(&self) -> Option<Instant> {
         let silence = |limit| self.alive_at.saturating_add(limit);
         match self.state {
-            State::Waiting { until, .. } | State::Draining { until } => Some(until),
+            State::Waiting { until, .. } => Some(until),
+            State::Draining { until } if self.pipeline.is_quiet() => Some(until),
+            State::Draining { until } => Some(until.min(silence(self.config.stall_timeout))),
             State::Dialing { deadline, .. } | State::Handshaking { deadline, .. } => Some(deadline),
             State::Ready if !self.pipeline.is_quiet() => Some(silence(self.config.stall_timeout)),
             State::Ready if self.pipeline.has_staged() => None, // About to be handed over.
@@ -453,13 +481,10 @@ impl<T> Link<T> {
         }
         self.lingered = false;
         if self.pipeline.is_quiet() {
-            self.alive_at = self.now;
+            self.alive_at = self.now; // Or later: nobody has told the time since the command came.
+            self.undated = true;
         }
-        let wanted = |owner: &Owner<T>| match owner {
-            Owner::Caller(owner) => wanted(owner),
-            Owner::Ping => true,
-        };
-        self.pipeline.hand_over(out, wanted);
+        self.pipeline.hand_over(out, is_wanted(wanted));
         if out.is_empty() { Transmit::Nothing } else { Transmit::Ready }
     }
 
@@ -470,6 +495,9 @@ impl<T> Link<T> {
     /// Clamps a clock that went backwards.
     fn at(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        if core::mem::take(&mut self.undated) {
+            self.alive_at = self.now;
+        }
     }
 
     fn start_dial(&mut self, trusted: bool) {
@@ -507,7 +535,13 @@ impl<T> Link<T> {
         if self.is_ready() && self.pipeline.is_quiet() {
             self.hang_up = true;
             self.end_all(true, Cause::ConnectionLost, ended);
-            self.start_dial(true);
+            self.wait(true);
+        }
+    }
+
+    fn finish_if_drained(&mut self, ended: Sink<'_, T>) {
+        if matches!(self.state, State::Draining { .. }) && self.pipeline.len() == 0 {
+            self.finish(ended);
         }
     }
 
@@ -531,5 +565,23 @@ impl<T> Link<T> {
                 ended(owner, if orphan.sent { Ended::Unknown(cause) } else { Ended::NotSent(cause) });
             }
         });
+    }
+}
+
+/// Whether a staged command still has somebody who wants it.
+fn is_wanted<T>(wanted: impl Fn(&T) -> bool) -> impl Fn(&Owner<T>) -> bool {
+    move |owner| match owner {
+        Owner::Caller(owner) => wanted(owner),
+        Owner::Ping => true,
+    }
+}
+
+/// Whether a server that answers a PING so is worth asking. One that only refuses the PING itself is.
+fn can_serve(pong: &Reply) -> bool {
+    let Reply::Error(error) = pong else { return true };
+    match error.class() {
+        ErrorClass::Transient | ErrorClass::Topology => false,
+        ErrorClass::Auth => error.code() == b"NOPERM",
+        ErrorClass::Capacity | ErrorClass::Unsupported | ErrorClass::Caller => true,
     }
 }

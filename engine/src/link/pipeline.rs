@@ -33,7 +33,9 @@ pub(crate) struct Pipeline<T> {
     handed_ticket: u64,
     /// Bytes of `queue`, staged or handed, and not answered.
     bytes: usize,
-    withdrawn: bool,
+    /// Staged commands that are wanted no more, and their bytes; both are still in `queue` and `out`.
+    withdrawn: usize,
+    withdrawn_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -63,17 +65,19 @@ impl<T> Pipeline<T> {
             ticket: 0,
             handed_ticket: 0,
             bytes: 0,
-            withdrawn: false,
+            withdrawn: 0,
+            withdrawn_bytes: 0,
         }
     }
 
-    /// Commands not yet answered, tombstones included.
+    /// Commands not yet answered, tombstones included, withdrawn ones not.
     pub(crate) fn len(&self) -> usize {
-        self.queue.len()
+        self.queue.len().saturating_sub(self.withdrawn)
     }
 
+    /// The bytes of those commands.
     pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.saturating_sub(self.withdrawn_bytes)
     }
 
     /// Whether nothing awaits a reply on this connection.
@@ -105,14 +109,23 @@ impl<T> Pipeline<T> {
         ticket > self.handed_ticket
     }
 
-    /// Says that some staged command is wanted no more; the next [`Pipeline::hand_over`] leaves it out.
-    pub(crate) const fn withdraw(&mut self) {
-        self.withdrawn = true;
+    /// Says that a staged command of `len` bytes is wanted no more: it is never handed over.
+    pub(crate) const fn withdraw(&mut self, len: usize) {
+        self.withdrawn += 1;
+        self.withdrawn_bytes += len;
+    }
+
+    /// Lets go of withdrawn commands (`wanted` says no) where they take more room than the others that are staged: so
+    /// each byte is moved no more than once for a byte withdrawn, and no more than twice the bound is ever held.
+    pub(crate) fn tidy(&mut self, wanted: impl Fn(&T) -> bool) {
+        if self.withdrawn_bytes > self.out.len() / 2 {
+            self.leave_out_withdrawn(wanted);
+        }
     }
 
     /// Moves the staged bytes to `out`, without those of withdrawn commands (`wanted` says no).
     pub(crate) fn hand_over(&mut self, out: &mut Vec<u8>, wanted: impl Fn(&T) -> bool) {
-        if core::mem::take(&mut self.withdrawn) {
+        if self.withdrawn > 0 {
             self.leave_out_withdrawn(wanted);
         }
         let first = self.queue.len() - self.staged;
@@ -135,6 +148,7 @@ impl<T> Pipeline<T> {
         let bytes = core::mem::take(&mut self.out);
         let mut rest = bytes.as_slice();
         self.staged = 0;
+        (self.withdrawn, self.withdrawn_bytes) = (0, 0);
         for entry in staged {
             let (command, behind) = rest.split_at(entry.len.min(rest.len()));
             rest = behind;
@@ -148,9 +162,11 @@ impl<T> Pipeline<T> {
         }
     }
 
-    /// The socket took `n` more bytes.
-    pub(crate) fn wrote(&mut self, n: usize) {
+    /// The socket took `n` more bytes; the answer is whether some of them were of the oldest command.
+    pub(crate) fn wrote(&mut self, n: usize) -> bool {
+        let before = self.written;
         self.written = self.written.saturating_add(n as u64).min(self.handed);
+        self.written > before && self.queue.front().is_some_and(|oldest| oldest.end > before)
     }
 
     /// The owner of the oldest command that was handed over, whose reply has come.
@@ -184,7 +200,7 @@ impl<T> Pipeline<T> {
         self.staged = 0;
         self.bytes = 0;
         self.handed_ticket = self.ticket;
-        self.withdrawn = false;
+        (self.withdrawn, self.withdrawn_bytes) = (0, 0);
     }
 }
 
@@ -227,7 +243,12 @@ mod tests {
         let ticket = pipeline.stage(&get("bb"), 'b');
         pipeline.stage(&get("c"), 'c');
         assert!(pipeline.is_staged(ticket));
-        pipeline.withdraw();
+        pipeline.withdraw(wire(&get("bb")).len());
+        assert_eq!(
+            pipeline.bytes(),
+            wire(&get("a")).len() + wire(&get("c")).len(),
+            "its room is free at once"
+        );
         let mut out = Vec::new();
         pipeline.hand_over(&mut out, |&owner| owner != 'b');
         assert!(!pipeline.is_staged(ticket));
@@ -237,6 +258,20 @@ mod tests {
             (Some('a'), Some('c'), None)
         );
         assert_eq!(pipeline.bytes(), 0);
+    }
+
+    /// A caller that submits and cancels while nothing can be sent must not fill the memory.
+    #[test]
+    fn withdrawn_commands_take_no_more_than_as_much_again() {
+        let mut pipeline = Pipeline::new();
+        pipeline.stage(&get("kept"), 0);
+        for owner in 1..10_000 {
+            pipeline.stage(&get("gone"), owner);
+            pipeline.withdraw(wire(&get("gone")).len());
+            pipeline.tidy(|&owner| owner == 0);
+            assert_eq!(pipeline.len(), 1);
+            assert!(pipeline.staged_bytes() <= 2 * wire(&get("kept")).len());
+        }
     }
 
     #[test]
@@ -283,7 +318,7 @@ mod tests {
         /// Whatever is staged, withdrawn, handed over and answered, owners come back in order, the wanted
         /// ones exactly once, and the byte count is that of the queue.
         #[test]
-        fn order_and_accounting_hold(steps in proptest::collection::vec((0u8..4, 0usize..8), 1..80)) {
+        fn order_and_accounting_hold(steps in proptest::collection::vec((0u8..5, 0usize..8), 1..80)) {
             let mut pipeline = Pipeline::new();
             let mut model: VecDeque<(u32, usize, bool)> = VecDeque::new(); // owner, length, handed over
             let mut unwanted = alloc::collections::BTreeSet::new();
@@ -297,15 +332,16 @@ mod tests {
                         next += 1;
                     }
                     1 => {
-                        if let Some(&(owner, ..)) = model.iter().filter(|(.., handed)| !handed).nth(n) {
+                        if let Some(&(owner, len, _)) = model.iter().filter(|(.., handed)| !handed).nth(n) {
                             unwanted.insert(owner);
-                            pipeline.withdraw();
+                            model.retain(|m| m.0 != owner);
+                            pipeline.withdraw(len);
                         }
                     }
+                    4 => pipeline.tidy(|owner| !unwanted.contains(owner)),
                     2 => {
                         let mut out = Vec::new();
                         pipeline.hand_over(&mut out, |owner| !unwanted.contains(owner));
-                        model.retain(|(owner, _, handed)| *handed || !unwanted.contains(owner));
                         let expected: usize = model.iter().filter(|m| !m.2).map(|m| m.1).sum();
                         prop_assert_eq!(out.len(), expected);
                         model.iter_mut().for_each(|m| m.2 = true);

@@ -1,6 +1,6 @@
 //! The breaker of one endpoint among its lanes: what they signal goes in, probes and recoveries come out.
 
-use super::lane::Signal;
+use super::outcome::Signal;
 use crate::policy::{Breaker, BreakerConfig, BreakerState, BreakerView, Permit, Verdict};
 use crate::time::Instant;
 

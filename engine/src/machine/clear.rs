@@ -38,10 +38,17 @@ pub struct Clear {
     step: Operation,
     /// Where the scan goes on after this step; `None` when it has ended.
     next: Option<u64>,
-    begun: bool,
+    stage: Stage,
     removed: u64,
     /// Of those, how many only the fallback tier knew.
     forgotten: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    Begun,
+    Over,
 }
 
 impl Clear {
@@ -54,15 +61,17 @@ impl Clear {
             prefix.push(b':');
         }
         let step = Self::scan(&pattern, 0);
-        Self { pattern, prefix, step, next: None, begun: false, removed: 0, forgotten: 0 }
+        Self { pattern, prefix, step, next: None, stage: Stage::New, removed: 0, forgotten: 0 }
     }
 
     /// Goes as far as it can.
     pub fn poll(&mut self, parts: &mut impl Parts, waker: &Waker) -> Poll<Result<Cleared, OperationError>> {
-        if !self.begun {
-            self.begun = true;
-            self.forget(parts);
+        match self.stage {
+            Stage::New => _ = self.forget(parts),
+            Stage::Begun => {}
+            Stage::Over => return Poll::Ready(Err(OperationError::Closed)),
         }
+        self.stage = Stage::Begun;
         let result = loop {
             match self.step.poll(parts, waker) {
                 Poll::Pending => return Poll::Pending,
@@ -76,6 +85,7 @@ impl Clear {
             }
         };
         // Again: a read that was under way may have brought a copy back.
+        self.stage = Stage::Over;
         let has_fallback = self.forget(parts);
         if result.as_ref().is_err_and(OperationError::is_outage) {
             parts.tally(Tally::Unserved);
@@ -98,14 +108,13 @@ impl Clear {
 
     /// Stops where it is; what is removed stays removed.
     pub fn cancel(&mut self, parts: &mut impl Parts) {
+        self.stage = Stage::Over;
         self.step.cancel(parts);
     }
 
     /// Takes the reply to a step, and prepares the next; `false` when there is none.
     fn take(&mut self, reply: Reply) -> Result<bool, OperationError> {
-        if let Some(unlinked) = reply.as_integer() {
-            self.removed = self.removed.saturating_add(u64::try_from(unlinked).unwrap_or_default());
-        } else {
+        if self.step.request().is_scan() {
             let (cursor, keys) =
                 reply.into_scan().map_err(|_| OperationError::Unexpected { command: "SCAN" })?;
             self.next = (cursor != 0).then_some(cursor);
@@ -113,6 +122,10 @@ impl Clear {
                 self.step = Operation::new(KeyBuf::new(), 0, Request::Unlink(keys));
                 return Ok(true);
             }
+        } else {
+            let removed =
+                reply.as_integer().ok_or(OperationError::Unexpected { command: "UNLINK" })?.unsigned_abs();
+            self.removed = self.removed.saturating_add(removed);
         }
         let Some(cursor) = self.next else { return Ok(false) };
         self.step = Self::scan(&self.pattern, cursor);

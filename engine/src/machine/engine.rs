@@ -6,10 +6,11 @@ use core::time::Duration;
 
 use super::circuit::Circuit;
 use super::clear::{Clear, Cleared};
-use super::lane::{Lane, LaneStats};
+use super::lane::Lane;
 use super::operation::{
     Answer, KeyBuf, Operation, OperationError, Parts, Request, Tally, key_hash, lane_index,
 };
+use super::outcome::LaneStats;
 use super::tier::{Tier, TierConfig};
 use super::{Action, Disconnect, Fatal, Transmit};
 use crate::config::LaneConfig;
@@ -110,6 +111,12 @@ impl Engine {
     ) -> Poll<Result<Cleared, OperationError>> {
         self.at(now);
         clear.poll(self, waker)
+    }
+
+    /// Stops a [`Clear`] where it is.
+    pub fn cancel_clear(&mut self, now: Instant, mut clear: Clear) {
+        self.at(now);
+        clear.cancel(self);
     }
 
     /// Takes no more operations, and closes the connections when all in flight is answered, or at `until`.
@@ -251,7 +258,9 @@ impl Engine {
     /// Does what the circuit asks for.
     fn settle(&mut self) {
         if let Some(permit) = self.circuit.poll_probe() {
-            if let Some(lane) = self.lanes.first_mut() {
+            // Preferably one that need not be dialled first.
+            let index = self.lanes.iter().position(Lane::is_ready).unwrap_or_default();
+            if let Some(lane) = self.lanes.get_mut(index) {
                 lane.probe(self.now, permit);
             }
         }

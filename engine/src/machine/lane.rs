@@ -8,117 +8,13 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::task::{Poll, Waker};
 
+use super::outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 use super::slots::{Op, OpId, Slots, State, Ticket};
 use crate::config::LaneConfig;
 use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, TICK, Transmit};
-use crate::policy::{BreakerView, Executed, FailedAttempt, Permit, RetryBudget, Verdict};
+use crate::policy::{Executed, FailedAttempt, Permit, RetryBudget, Verdict};
 use crate::resp::{Command, ErrorClass, Reply};
 use crate::time::Instant;
-
-/// How an operation ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// The server answered; its errors are replies too.
-    Reply(Reply),
-    /// It did not.
-    Failed(Failure),
-}
-
-impl Outcome {
-    /// The outcome of an operation that a closed lane did not take or not finish.
-    #[must_use]
-    pub const fn closed() -> Self {
-        Self::Failed(Failure { cause: Cause::Closed, executed: Executed::No })
-    }
-}
-
-/// An operation that the server did not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Why there is no reply.
-    pub cause: Cause,
-    /// Whether the server may have executed it.
-    pub executed: Executed,
-}
-
-/// Where an operation stands that is not over.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
-    /// Hand the command in (again) with [`Lane::resubmit`]: there is room for it, or an attempt is due.
-    Again,
-    /// It is over, and forgotten by the lane.
-    Done(Outcome),
-}
-
-/// Why an operation was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refused {
-    /// Too many operations wait already.
-    Overloaded,
-    /// The command alone is larger than all that may be in flight.
-    TooLarge {
-        /// Its size on the wire, in bytes.
-        len: usize,
-        /// The most that may be in flight, in bytes.
-        max: usize,
-    },
-    /// The lane was closed.
-    Closed,
-}
-
-/// What the breaker must be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// An operation, or the breaker's probe, ended so.
-    Verdict(Permit, Verdict),
-    /// The server failed us in a way that belongs to no single operation: a dial failed, a connection was lost,
-    /// operations timed out.
-    Failure,
-    /// The server refused us for a reason that only a changed configuration cures.
-    Trip,
-}
-
-impl Signal {
-    /// Whether a breaker that looks like this would change; most news is that a healthy server is healthy.
-    #[must_use]
-    pub fn matters(self, view: BreakerView) -> bool {
-        match self {
-            Self::Verdict(permit, Verdict::Success) => view.success_matters(permit),
-            Self::Verdict(..) | Self::Failure | Self::Trip => true,
-        }
-    }
-}
-
-/// Counters of one lane since it was built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneStats {
-    /// Connections that became ready.
-    pub connects: u64,
-    /// Dials that failed: refused, timed out, or not let in.
-    pub dial_failures: u64,
-    /// Ready connections that were lost.
-    pub losses: u64,
-    /// Attempts that were made again.
-    pub retries: u64,
-    /// Operations whose deadline passed.
-    pub timeouts: u64,
-    /// Operations that ended because the lane was closed.
-    pub aborted: u64,
-}
-
-impl core::iter::Sum for LaneStats {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self {
-            connects: sum.connects + one.connects,
-            dial_failures: sum.dial_failures + one.dial_failures,
-            losses: sum.losses + one.losses,
-            retries: sum.retries + one.retries,
-            timeouts: sum.timeouts + one.timeouts,
-            aborted: sum.aborted + one.aborted,
-        })
-    }
-}
 
 /// One connection to a server with its operations. See the [crate's first page](crate) for how to drive it.
 #[derive(Debug)]
@@ -175,6 +71,9 @@ impl Lane {
     // ---- callers ----
 
     /// Takes an operation. It is sent at once where the lane can, and otherwise waits for its turn.
+    ///
+    /// [`Lane::poll`] it to its end, or [`Lane::cancel`] it: one that is forgotten gives its room back at its deadline,
+    /// but keeps its slot, and an answer that came, for ever.
     ///
     /// # Errors
     /// Over a bound nothing is encoded; see [`Refused`]. The permit was not used then.
@@ -233,6 +132,7 @@ impl Lane {
         if matches!(slot.state(), State::Again) {
             self.release(slot.op.len);
             self.send(id, command);
+            self.settle(); // It may have failed at once, and left its room to the next.
         }
     }
 
@@ -241,7 +141,7 @@ impl Lane {
     pub fn cancel(&mut self, id: OpId) {
         self.leave(id);
         self.slots.free(id);
-        self.admit_waiters();
+        self.settle();
     }
 
     /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
@@ -250,7 +150,12 @@ impl Lane {
         self.news = true;
         while let Some(id) = self.waiting.pop_front() {
             if is_waiting(&self.slots, id) {
-                self.fail(id, Failure { cause: Cause::Closed, executed: Executed::No });
+                self.fail(id, Cause::Closed);
+            }
+        }
+        while let Some(Reverse((until, id))) = self.delayed.pop() {
+            if is_delayed(&self.slots, id, until) {
+                self.fail(id, Cause::Closed); // Its driver may be gone before it is due.
             }
         }
         self.drive(|link, ended| link.close(now, until, ended));
@@ -331,7 +236,9 @@ impl Lane {
                 self.wait(id);
             }
         }
-        self.admit_waiters();
+        self.settle();
+        // The last command on its way may have been one of those: an idle link has a timer of its own.
+        self.drive(|link, ended| link.handle_timeout(now, ended));
     }
 
     /// What to do with the socket; ask until `None`. May change after every input.
@@ -451,7 +358,7 @@ impl Lane {
                 self.conclude(id, ended);
             }
         }
-        self.admit_waiters();
+        self.settle();
         result
     }
 
@@ -503,7 +410,7 @@ impl Lane {
         if self.link.accepts() {
             self.news = true;
             let staged = self.link.stage(command, ticket);
-            self.slots.advance(id, State::InFlight { staged });
+            self.slots.put(id, State::InFlight { staged });
         } else {
             let cause = if self.link.is_closing() { Cause::Closed } else { Cause::Unreachable };
             self.conclude(id, Ended::NotSent(cause));
@@ -513,8 +420,8 @@ impl Lane {
     /// What the end of an attempt means to its operation: over, or to be tried again.
     fn conclude(&mut self, id: OpId, ended: Ended) {
         let Some(op) = self.slots.get_mut(id).map(|slot| &mut slot.op) else { return };
-        let executed = if matches!(ended, Ended::Unknown(_)) { Executed::Unknown } else { Executed::No };
-        op.maybe_executed |= executed == Executed::Unknown;
+        let executed_now = executed(matches!(ended, Ended::Unknown(_)));
+        op.maybe_executed |= executed_now == Executed::Unknown;
         let (permit, maybe_executed) = (op.permit, op.maybe_executed);
         let (outcome, verdict, retry) = match ended {
             Ended::Reply(reply) => {
@@ -522,12 +429,11 @@ impl Lane {
                 (Outcome::Reply(reply), verdict, retry)
             }
             Ended::NotSent(cause) | Ended::Unknown(cause) => {
-                let executed = if maybe_executed { Executed::Unknown } else { Executed::No };
-                let retry = cause != Cause::Closed;
-                (Outcome::Failed(Failure { cause, executed }), Verdict::Abandoned, retry)
+                let failure = Failure { cause, executed: executed(maybe_executed) };
+                (Outcome::Failed(failure), Verdict::Abandoned, cause != Cause::Closed)
             }
         };
-        if retry && self.retry(id, executed) {
+        if retry && self.retry(id, executed_now) {
             return;
         }
         signal_verdict(&mut self.signals, permit, verdict);
@@ -587,7 +493,7 @@ impl Lane {
         slot.op.delay = until.saturating_since(self.now);
         self.stats.retries += 1;
         self.news = true; // The timer may have to be set earlier.
-        self.wakers.extend(self.slots.advance(id, State::Delayed { until }));
+        self.slots.put(id, State::Delayed { until });
         if self.delayed.len() > 2 * self.slots.live() + 64 {
             let slots = &self.slots;
             self.delayed.retain(|Reverse((until, id))| is_delayed(slots, *id, *until));
@@ -597,21 +503,18 @@ impl Lane {
     }
 
     fn time_out(&mut self, id: OpId) {
-        let Some(slot) = self.slots.get(id) else { return };
-        let maybe_executed = slot.op.maybe_executed;
-        let (cause, sent) = match *slot.state() {
-            State::Waiting => (Cause::Overloaded, false),
-            State::InFlight { staged } => (Cause::TimedOut, !self.link.is_staged(staged)),
-            State::Free { .. } | State::Again | State::Delayed { .. } | State::Done(_) => {
-                (Cause::TimedOut, false)
-            }
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let cause = match *slot.state() {
+            State::Waiting => Cause::Overloaded,
+            State::Again if slot.op.attempts == 0 => Cause::Overloaded, // Asked too late.
+            _ => Cause::TimedOut,
         };
-        if matches!(slot.state(), State::InFlight { .. }) {
+        if let State::InFlight { staged } = *slot.state() {
+            slot.op.maybe_executed |= !self.link.is_staged(staged);
             self.count_timeout();
         }
         self.stats.timeouts += 1;
-        let executed = if sent || maybe_executed { Executed::Unknown } else { Executed::No };
-        self.fail(id, Failure { cause, executed });
+        self.fail(id, cause);
     }
 
     /// However many operations time out, a silent server is one failure per stall timeout.
@@ -625,8 +528,10 @@ impl Lane {
     }
 
     /// Ends an operation for a reason of our own.
-    fn fail(&mut self, id: OpId, failure: Failure) {
+    fn fail(&mut self, id: OpId, cause: Cause) {
         self.leave(id);
+        let maybe_executed = self.slots.get(id).is_some_and(|slot| slot.op.maybe_executed);
+        let failure = Failure { cause, executed: executed(maybe_executed) };
         self.finish(id, Outcome::Failed(failure));
     }
 
@@ -637,7 +542,7 @@ impl Lane {
         match *slot.state() {
             State::Waiting => self.waiters -= 1,
             State::Again => self.release(op.len),
-            State::InFlight { staged } if self.link.is_staged(staged) => self.link.withdraw(),
+            State::InFlight { staged } if self.link.is_staged(staged) => self.link.withdraw(op.len),
             State::InFlight { .. } | State::Delayed { .. } => {}
             State::Done(_) | State::Free { .. } => return,
         }
@@ -661,9 +566,16 @@ impl Lane {
             let slots = &self.slots;
             self.waiting.retain(|&id| is_waiting(slots, id));
         }
-        self.slots.advance(id, State::Waiting);
+        self.slots.put(id, State::Waiting);
         self.waiting.push_back(id);
         self.waiters += 1;
+    }
+
+    /// Gives the room of those who have left to those who wait.
+    fn settle(&mut self) {
+        let slots = &self.slots;
+        self.link.tidy(|&ticket| slots.redeem(ticket).is_some());
+        self.admit_waiters();
     }
 
     /// Asks as many of those who wait for room as there is room for to hand their command in.
@@ -681,6 +593,10 @@ impl Lane {
             self.waiting.pop_front();
         }
     }
+}
+
+const fn executed(maybe: bool) -> Executed {
+    if maybe { Executed::Unknown } else { Executed::No }
 }
 
 fn is_waiting(slots: &Slots, id: OpId) -> bool {

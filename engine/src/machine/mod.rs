@@ -14,6 +14,7 @@ mod clear;
 mod engine;
 mod lane;
 mod operation;
+mod outcome;
 mod slots;
 mod tier;
 
@@ -24,9 +25,10 @@ pub use crate::link::{Action, Cause, DialError, Disconnect, Fatal, HandshakeErro
 pub use circuit::Circuit;
 pub use clear::{Clear, Cleared};
 pub use engine::{Engine, EngineConfig};
-pub use lane::{Failure, Lane, LaneStats, Outcome, Progress, Refused, Signal};
+pub use lane::Lane;
 pub use operation::{
     Answer, KeyBuf, Operation, OperationError, Parts, Request, Source, Tally, key_hash, lane_index,
 };
+pub use outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 pub use slots::OpId;
 pub use tier::{Fence, Found, Tier, TierConfig, TierFull};

@@ -22,7 +22,8 @@ use core::hash::BuildHasher;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
-use super::lane::{Failure, Lane, Outcome, Progress, Refused};
+use super::lane::Lane;
+use super::outcome::{Failure, Outcome, Progress, Refused};
 use super::slots::OpId;
 use super::tier::{Fence, Tier, TierFull};
 use crate::link::Cause;
@@ -125,6 +126,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether the reply is a page of keys.
+    pub(crate) const fn is_scan(&self) -> bool {
+        matches!(self, Self::Scan { .. })
+    }
+
     const fn is_write(&self) -> bool {
         matches!(self, Self::Set { .. } | Self::Delete)
     }
@@ -284,6 +290,11 @@ impl Operation {
         if let (Stage::New, Request::Set { ttl, .. }) = (self.stage, &mut self.request) {
             *ttl = new;
         }
+    }
+
+    /// What it asks for.
+    pub(crate) const fn request(&self) -> &Request {
+        &self.request
     }
 
     /// Goes as far as it can. The deadline counts from the first call.

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::task::Waker;
 use core::time::Duration;
 
-use super::lane::Outcome;
+use super::outcome::Outcome;
 use crate::policy::Permit;
 use crate::time::Instant;
 
@@ -160,7 +160,16 @@ impl Slots {
         current.then_some(OpId { index: ticket.index, generation: slot.generation })
     }
 
-    /// Moves an operation on, and hands out the waker of whoever waits for that.
+    /// Moves an operation to where its caller has nothing to do yet: whoever waits for it goes on waiting.
+    pub(crate) fn put(&mut self, id: OpId, state: State) {
+        debug_assert!(!matches!(state, State::Again | State::Done(_) | State::Free { .. }));
+        if let Some(slot) = self.get_mut(id) {
+            slot.state = state;
+        }
+    }
+
+    /// Moves an operation to where its caller has something to do, and hands out the waker of whoever waits for that.
+    #[must_use = "the caller must be woken"]
     pub(crate) fn advance(&mut self, id: OpId, state: State) -> Option<Waker> {
         self.get(id)?;
         if matches!(state, State::Done(_)) {
@@ -261,7 +270,7 @@ mod tests {
         let mut slots = Slots::new();
         let id = slots.insert(op(1), State::Again);
         let first = slots.ticket(id).expect("the operation lives");
-        slots.advance(id, State::InFlight { staged: 1 });
+        slots.put(id, State::InFlight { staged: 1 });
         assert_eq!(slots.redeem(first), Some(id));
         let second = slots.ticket(id).expect("the operation lives");
         assert_eq!(slots.redeem(first), None, "a second attempt has begun");
@@ -288,9 +297,9 @@ mod tests {
                         model.push((slots.insert(op(n), State::Waiting), n));
                     }
                     (1, Some(i)) => {
-                        slots.advance(model[i].0, State::Done(Outcome::closed()));
+                        prop_assert!(slots.advance(model[i].0, State::Done(Outcome::closed())).is_none());
                         undone.remove(&i);
-                        slots.advance(model[i].0, State::Done(Outcome::closed()));
+                        prop_assert!(slots.advance(model[i].0, State::Done(Outcome::closed())).is_none());
                     }
                     (_, Some(i)) => {
                         prop_assert!(slots.free(model[i].0).is_some());

@@ -1,0 +1,238 @@
+//! When the server is not asked any more, and how it comes back.
+
+use std::format;
+
+use super::kit::{Output, World};
+use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
+use crate::config::Credentials;
+use crate::link::Action;
+use crate::machine::{Answer, OperationError, Request, Source};
+use crate::policy::{BreakerState, Jitter};
+
+#[test]
+fn breaker_opens_answers_from_memory_probes_and_closes() {
+    let mut world = World::connected(|config| config.breaker.open_for = secs(10));
+    assert_eq!(world.ask("k", Request::Set { value: "v".into(), ttl: None }), STORED);
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(20));
+    assert_eq!(world.engine.breaker().0, BreakerState::Open);
+
+    // Open: answered at once, by memory, and without a command.
+    let (begun, outputs) = (world.now, world.outputs.len());
+    let age = match world.ask("k", Request::Get) {
+        Ok(Answer::Value(Some(value), Source::Fallback { age })) if value == "v" => age,
+        other => panic!("not from memory: {other:?}"),
+    };
+    assert!(age >= secs(20) && age < secs(21), "{age:?}");
+    assert_eq!(world.ask("k", Request::Set { value: "w".into(), ttl: None }), STORED_IN_FALLBACK);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("w", true)));
+    let deleted = Ok(Answer::Deleted(true, Source::Fallback { age: core::time::Duration::ZERO }));
+    assert_eq!(world.ask("k", Request::Delete), deleted);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", true)));
+    assert_eq!((world.now, world.outputs.len()), (begun, outputs));
+    let counts = *world.engine.counts();
+    assert_eq!((counts.unserved, counts.fallback_hits), (5, 2));
+    assert_eq!((counts.fallback_misses, counts.fallback_writes, counts.errors), (1, 2, 0));
+
+    // The server is back: a PING first, then a few, then all.
+    world.net.refuse = false;
+    let executed = world.server.executed.len();
+    while world.engine.breaker().0 == BreakerState::Open {
+        world.run_for(millis(1));
+    }
+    world.run_for(millis(100));
+    assert_eq!(world.server.executed[executed..], ["PING"]);
+    assert_eq!(world.engine.breaker().0, BreakerState::HalfOpen);
+    for n in 0..3 {
+        assert_eq!(world.engine.breaker().0, BreakerState::HalfOpen);
+        assert_eq!(world.ask(&format!("trial {n}"), Request::Set { value: "v".into(), ttl: None }), STORED);
+    }
+    assert_eq!(world.engine.breaker().0, BreakerState::Closed);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("v", false)), "Redis's copy counts again");
+}
+
+#[test]
+fn half_open_admits_exactly_n() {
+    let mut world = World::connected(|_| {});
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(20));
+    world.net.refuse = false;
+    while world.engine.breaker().0 != BreakerState::HalfOpen {
+        world.run_for(millis(100));
+    }
+    world.run_for(millis(1));
+    let executed = world.server.executed.len();
+    let ids: std::vec::Vec<_> = (0..10).map(|n| world.set(&format!("k{n}"), "v")).collect();
+    let from_memory = ids.iter().filter(|&&id| world.answer(id).is_some()).count();
+    assert_eq!(from_memory, 7, "the others are answered from memory, at once");
+    world.run_for(millis(10));
+    assert_eq!(world.server.executed.len() - executed, 3);
+    assert_eq!(world.engine.breaker().0, BreakerState::Closed);
+}
+
+/// A permit that comes back without a verdict is given to the next: cancelling cannot wedge the breaker.
+#[test]
+fn cancelled_trials_do_not_wedge_the_breaker() {
+    let mut world = World::connected(|_| {});
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(20));
+    world.net.refuse = false;
+    while world.engine.breaker().0 != BreakerState::HalfOpen {
+        world.run_for(millis(100));
+    }
+    world.run_for(millis(1));
+    for _ in 0..20 {
+        let id = world.set("k", "v");
+        assert_eq!(world.answer(id), None, "it has a permit");
+        world.cancel(id);
+    }
+    for n in 0..3 {
+        assert_eq!(world.ask(&format!("k{n}"), Request::Set { value: "v".into(), ttl: None }), STORED);
+    }
+    assert_eq!(world.engine.breaker().0, BreakerState::Closed);
+}
+
+#[test]
+fn a_failed_probe_keeps_the_breaker_open() {
+    let mut world = World::connected(|config| config.breaker.open_for = secs(5));
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(300));
+    let (state, trips) = world.engine.breaker();
+    assert_eq!(state, BreakerState::Open);
+    assert!((3..=8).contains(&trips), "the open time doubles: {trips}");
+    (world.net.refuse, world.net.frozen) = (false, true); // It accepts, and is silent.
+    world.run_for(secs(600));
+    assert!(world.engine.breaker().1 > trips);
+    assert!(!world.engine.is_ready(0));
+    world.net.frozen = false;
+    world.run_for(secs(700));
+    assert_ne!(world.engine.breaker().0, BreakerState::Open);
+}
+
+#[test]
+fn the_probe_does_not_wait_for_the_backoff() {
+    let mut world = World::connected(|config| {
+        config.breaker.failure_threshold = 1;
+        config.breaker.open_for = secs(10);
+        config.lane.reconnect.base = secs(3_600);
+        config.lane.reconnect.cap = secs(3_600);
+        config.lane.reconnect.jitter = Jitter::None;
+    });
+    world.reset();
+    world.run_for(secs(8));
+    assert_eq!((world.engine.breaker().0, world.engine.is_ready(0)), (BreakerState::Open, false));
+    world.run_for(secs(4));
+    assert_eq!((world.engine.breaker().0, world.engine.is_ready(0)), (BreakerState::HalfOpen, true));
+    assert_eq!(world.server.executed, ["PING"]);
+    assert_eq!(world.ask("k", Request::Set { value: "v".into(), ttl: None }), STORED, "the trial has begun");
+}
+
+#[test]
+fn a_server_that_is_still_loading_fails_the_probe() {
+    let mut world = World::connected(|config| config.breaker.failure_threshold = 1);
+    world.server.fail("PING", "LOADING Redis is loading the dataset in memory", usize::MAX);
+    world.reset();
+    world.run_for(secs(100));
+    assert_eq!(world.engine.breaker(), (BreakerState::Open, 2));
+    world.server.recover();
+    world.run_for(secs(300));
+    assert_ne!(world.engine.breaker().0, BreakerState::Open);
+}
+
+#[test]
+fn a_bad_password_trips_at_once() {
+    for known in [true, false] {
+        let mut world = World::new(|config| {
+            let credentials = Credentials { username: None, password: "wrong".into() };
+            config.lane.handshake.credentials = known.then_some(credentials);
+        });
+        world.server.password = Some(b"right".to_vec());
+        let id = world.set("k", "v");
+        world.run_for(millis(1));
+        assert_eq!(world.engine.breaker(), (BreakerState::Open, 1));
+        assert_eq!(world.answer(id), Some(&STORED_IN_FALLBACK));
+        assert_eq!(world.engine.lane_stats().dial_failures, 1);
+    }
+}
+
+#[test]
+fn a_password_is_accepted_by_new_and_old_servers() {
+    for old in [false, true] {
+        let mut world = World::new(|config| {
+            config.lane.handshake.credentials =
+                Some(Credentials { username: None, password: "right".into() });
+            config.lane.handshake.database = 3;
+        });
+        world.net.piece = 1;
+        (world.server.password, world.server.old) = (Some(b"right".to_vec()), old);
+        assert_eq!(world.ask("k", Request::Set { value: "v".into(), ttl: None }), STORED);
+    }
+}
+
+/// A full server says so before it is asked anything, and hangs up.
+#[test]
+fn a_server_that_speaks_first_is_a_failed_dial() {
+    for (said, state) in [
+        ("-ERR max number of clients reached\r\n", BreakerState::Closed),
+        ("-DENIED Redis is running in protected mode\r\n", BreakerState::Open),
+        ("+hello\r\n", BreakerState::Closed),
+        ("%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n", BreakerState::Closed),
+    ] {
+        for asked in [false, true] {
+            let mut world = World::new(|_| {});
+            assert_eq!(world.engine.poll_action(), Some((0, Action::Dial)));
+            world.engine.handle_connected(world.now, 0);
+            if asked {
+                let _ = world.engine.poll_transmit(0, &mut std::vec![]);
+            }
+            let mut replies = std::vec::Vec::new();
+            let mut decoder = crate::resp::Decoder::new(crate::resp::Limits::default());
+            decoder.decode(&mut bytes::BytesMut::from(said), &mut replies).expect("replies");
+            assert!(world.engine.handle_replies(world.now, 0, &mut replies).is_err(), "{said:?}");
+            assert_eq!(world.engine.breaker().0, state, "{said:?}");
+            assert_eq!(world.engine.poll_action(), Some((0, Action::HangUp)));
+            assert_eq!(world.engine.lane_stats().dial_failures, 1);
+        }
+    }
+}
+
+#[test]
+fn a_wrongtype_is_the_callers_and_counts_as_success() {
+    let mut world = World::connected(|config| config.breaker.failure_threshold = 2);
+    let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
+    for _ in 0..10 {
+        // A failure before each: the breaker would open if the caller's mistakes did not count as success.
+        world.server.fail("EXISTS", "LOADING", 3);
+        world.ask("k", Request::Exists).expect("the tier answers");
+        world.server.fail("GET", wrong, 1);
+        let answered = world.ask("k", Request::Get);
+        assert!(matches!(&answered, Err(OperationError::Server(error)) if format!("{error}") == wrong));
+    }
+    assert_eq!(world.engine.breaker(), (BreakerState::Closed, 0));
+    assert_eq!((world.engine.counts().errors, world.engine.counts().unserved), (10, 10));
+    assert_eq!(world.engine.lane_stats().losses, 0);
+}
+
+#[test]
+fn a_missing_right_to_ping_does_not_keep_the_breaker_open() {
+    let mut world = World::connected(|_| {});
+    world.server.fail("PING", "NOPERM this user has no permissions to run the 'ping' command", usize::MAX);
+    world.server.fail("GET", "NOPERM this user has no permissions to run the 'get' command", 1);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", true)));
+    assert_eq!(world.engine.breaker(), (BreakerState::Open, 1));
+    world.run_for(secs(80));
+    assert_ne!(world.engine.breaker().0, BreakerState::Open);
+}
+
+#[test]
+fn an_outage_that_outlasts_the_backoff_is_dialled_less_and_less() {
+    let mut world = World::new(|config| config.breaker.failure_threshold = u32::MAX);
+    world.net.refuse = true;
+    world.run_for(secs(3_600));
+    let dials = world.outputs.iter().filter(|(.., output)| *output == Output::Action(Action::Dial)).count();
+    assert!((60..=250).contains(&dials), "full jitter up to a minute: {dials}");
+}
