@@ -1,4 +1,4 @@
-//! The first five minutes: set, get, time to live, statistics.
+//! The first five minutes: set, get, time to live, delete, clear, statistics.
 //!
 //! In memory, with nothing else running:            cargo run --example quickstart
 //! The same code on Redis:  REDIS_URL=redis://localhost cargo run --example quickstart
@@ -16,6 +16,7 @@ struct User {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The one line that differs between development and production.
     let cache = match std::env::var("REDIS_URL") {
         Ok(url) => Cache::redis(url).namespace("quickstart").connect(Tokio).await?,
         Err(_) => Cache::memory().max_entries(1_000).default_ttl(Duration::from_secs(300)).build()?,
@@ -26,14 +27,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     cache.set("token", "abc").ttl(Duration::from_millis(50)).await?;
     cache.set("motto", "waste not").ttl(Ttl::Never).await?;
 
-    println!("user:1        {:?}", cache.get::<User>("user:1").await?);
+    let found: Option<User> = cache.get("user:1").await?;
+    println!("user:1        {found:?}");
+    assert_eq!(found, Some(ada));
     println!("user:2        {:?}", cache.get::<User>("user:2").await?);
 
     tokio::time::sleep(Duration::from_millis(60)).await;
-    println!("token         {:?} (its 50 ms are over)", cache.get::<String>("token").await?);
+    let token: Option<String> = cache.get("token").await?;
+    println!("token         {token:?} (its 50 ms are over)");
+    assert_eq!(token, None);
     println!("motto         {:?}", cache.get::<String>("motto").await?);
-    println!("delete user:1 {}", cache.delete("user:1").await?);
-    println!("exists user:1 {}", cache.exists("user:1").await?);
+
+    assert!(cache.delete("user:1").await?);
+    println!("exists user:1 {} (deleted)", cache.exists("user:1").await?);
+    println!("clear         {} key removed", cache.clear().await?.removed);
 
     println!("\n{}", cache.stats());
     cache.close().await;
