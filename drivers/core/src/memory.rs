@@ -162,7 +162,7 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     }
 
     /// Removes all values, shard by shard; the answer is how many there were.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "called for what it does, not for the count")]
     pub fn clear(&self) -> usize {
         self.inner.shards.iter().map(|shard| shard.lock().clear()).sum()
     }
@@ -176,7 +176,7 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     /// expired entries that removed. Nobody has to call it: reads never see an expired value, inserts sweep on the
     /// side, and expired entries are the first to be evicted. A program that has stopped inserting, and wants the
     /// memory back, calls it now and then.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "called for what it does, not for the count")]
     pub fn sweep(&self) -> usize {
         let now = self.inner.clock.now();
         let next = self.inner.next_sweep.fetch_add(1, Ordering::Relaxed) % self.inner.shards.len().max(1);

@@ -329,9 +329,7 @@ impl Operation {
         let deadline = now.saturating_add(parts.operation_timeout());
         let (key, hash, request) = (&self.key, self.hash, &self.request);
         let fence = match request {
-            Request::Set { .. } | Request::Delete => {
-                parts.with_tier(hash, |tier| tier.begin_write(now, hash, key))
-            }
+            Request::Set { .. } | Request::Delete => parts.with_tier(hash, |tier| tier.begin_write(hash)),
             Request::Get => parts.with_tier(hash, |tier| tier.fence(hash)),
             Request::Exists | Request::Scan { .. } | Request::Unlink(_) | Request::Info => None,
         };
@@ -384,7 +382,9 @@ impl Operation {
             }
             Outcome::Reply(reply) => reply,
             Outcome::Failed(failure) => {
-                if self.request.is_write() && failure.executed == Executed::Unknown {
+                // Where the fallback takes the write over, it knows what that means for the copy.
+                let unknown = self.request.is_write() && failure.executed == Executed::Unknown;
+                if unknown && matches!(failure.cause, Cause::Closed | Cause::Overloaded) {
                     parts.with_tier(self.hash, |tier| tier.write_lost(now, self.hash, &self.key));
                 }
                 return match failure.cause {

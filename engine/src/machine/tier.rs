@@ -8,7 +8,7 @@
 //!   never evicted, and bounded by refusing more.
 //!
 //! ```text
-//!            reply to a read or write, fence unmoved           own write begins, or its outcome is unknown
+//!            reply to a read or write, fence unmoved           the outcome of an own write is unknown
 //!  (nothing) --------------------------------------> mirror ------------------------------------------> (nothing)
 //!      |                                               |
 //!      +--------------------- accepted while degraded -+------> local ---- Redis confirms, or recovered() --> ...
@@ -143,9 +143,9 @@ impl Tier {
         Fence(self.fences.get(bucket(hash)).copied().unwrap_or_default())
     }
 
-    /// A write is about to be submitted: no older copy may survive it.
-    pub fn begin_write(&mut self, now: Instant, hash: u64, key: &[u8]) -> Fence {
-        self.mirrors.remove(now, key);
+    /// A write is about to be submitted. The copy stays: until the write is acknowledged, or its outcome is unknown, what
+    /// Redis confirmed last is still the best answer.
+    pub fn begin_write(&mut self, hash: u64) -> Fence {
         self.move_fence(hash)
     }
 
@@ -350,7 +350,7 @@ mod tests {
     fn reads_and_writes_that_redis_confirmed_are_mirrored() {
         let mut tier = tier(|_| {});
         tier.read(at(1), "read", Some("r"));
-        let fence = tier.begin_write(at(1), HASH, b"written");
+        let fence = tier.begin_write(HASH);
         tier.write_confirmed(at(2), HASH, b"written", fence, Some((b"w", at(100))));
         assert_eq!(
             tier.get(at(5), b"read"),
@@ -370,7 +370,7 @@ mod tests {
         let cases: [(&str, bool, Between); 6] = [
             ("nothing", true, |_| {}),
             ("another read", true, |tier| tier.read(at(1), "k", Some("old"))),
-            ("a write that began", false, |tier| _ = tier.begin_write(at(1), HASH, b"k")),
+            ("a write that began", false, |tier| _ = tier.begin_write(HASH)),
             ("a write whose outcome is unknown", false, |tier| tier.write_lost(at(1), HASH, b"k")),
             ("a local write", false, |tier| _ = tier.set(at(1), "other key of the fence", "v")),
             ("a clear", false, |tier| _ = tier.clear(at(1), b"elsewhere")),
@@ -389,8 +389,8 @@ mod tests {
     #[test]
     fn overlapping_writes_leave_no_mirror() {
         let mut tier = tier(|_| {});
-        let first = tier.begin_write(at(1), HASH, b"k");
-        let second = tier.begin_write(at(1), HASH, b"k");
+        let first = tier.begin_write(HASH);
+        let second = tier.begin_write(HASH);
         let read = tier.fence(HASH);
         tier.write_confirmed(at(2), HASH, b"k", second, Some((b"second", Instant::NEVER)));
         tier.write_confirmed(at(3), HASH, b"k", first, Some((b"first", Instant::NEVER)));
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(tier.value(at(10), "k"), known("1"), "young enough");
         tier.read(at(11), "k", Some("3"));
         assert_eq!(tier.value(at(11), "k"), known("3"));
-        let fence = tier.begin_write(at(12), HASH, b"k");
+        let fence = tier.begin_write(HASH);
         tier.write_confirmed(at(12), HASH, b"k", fence, Some((b"4", Instant::NEVER)));
         assert_eq!(tier.value(at(12), "k"), known("4"), "own writes always");
     }
@@ -416,7 +416,7 @@ mod tests {
     fn no_mirror_is_older_than_max_staleness() {
         let mut tier = tier(|config| config.max_staleness = Duration::from_millis(50));
         tier.read(at(1), "read", Some("v"));
-        let fence = tier.begin_write(at(1), HASH, b"written");
+        let fence = tier.begin_write(HASH);
         tier.write_confirmed(at(1), HASH, b"written", fence, Some((b"v", at(1_000))));
         tier.set(at(1), "local", "v").expect("there is room");
         assert_eq!((tier.value(at(50), "read"), tier.value(at(50), "written")), (known("v"), known("v")));
@@ -487,10 +487,10 @@ mod tests {
         }
         tier.read(at(2), "read", Some("redis"));
         tier.read(at(2), "absent", None);
-        let fence = tier.begin_write(at(2), HASH, b"written");
+        let fence = tier.begin_write(HASH);
         assert_eq!(tier.value(at(2), "written"), known("local"), "until it is confirmed");
         tier.write_confirmed(at(3), HASH, b"written", fence, Some((b"redis", Instant::NEVER)));
-        let fence = tier.begin_write(at(3), HASH, b"deleted");
+        let fence = tier.begin_write(HASH);
         tier.write_confirmed(at(3), HASH, b"deleted", fence, None);
         assert_eq!((tier.value(at(3), "read"), tier.value(at(3), "absent")), (known("redis"), None));
         assert_eq!((tier.value(at(3), "written"), tier.value(at(3), "deleted")), (known("redis"), None));
