@@ -17,6 +17,10 @@ mod encode;
 mod error;
 mod reply;
 mod scan;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Key};
 pub use decode::Decoder;
