@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use larder_tokio::{Cache, Error, MemoryCache, MemoryStats, SetOutcome, Source, Ttl};
 
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -110,6 +111,16 @@ fn m8_bytes_are_counted_exactly_and_bounded() {
     let error = now(cache.set_bytes("n", vec![0; 60])).expect_err("too large");
     assert!(matches!(error, Error::TooLarge(_)) && error.to_string().contains("max_entry_bytes"), "{error}");
     assert_eq!(memory(&cache).current_size, 2, "nothing was evicted for it");
+}
+
+#[test]
+fn store_does_not_pin_read_buffers() {
+    let cache = Cache::memory().build().expect("valid");
+    let buffer = Bytes::from(vec![7; 1 << 20]);
+    now(cache.set_bytes("k", buffer.slice(100..110))).expect("set");
+    let kept = now(cache.get_bytes("k")).expect("get").expect("a value");
+    assert_eq!(kept, buffer.slice(100..110));
+    assert!(!buffer.as_ptr_range().contains(&kept.as_ptr()), "a slice of the large buffer was kept");
 }
 
 #[test]

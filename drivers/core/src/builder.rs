@@ -13,11 +13,12 @@ use larder_engine::policy::{Backoff, BreakerConfig, Jitter};
 use larder_engine::resp::Limits;
 
 use crate::backend::Backend;
-use crate::cache::{Cache, Inner, Kind, LocalTally, Undecodable};
+use crate::cache::{Cache, Inner, Kind, Undecodable};
 use crate::error::{ConfigError, Error};
 use crate::memory::{MemoryCache, MemoryCacheBuilder};
 use crate::redis::Handle;
 use crate::runtime::Runtime;
+use crate::stats::Counters;
 use crate::url::RedisUrl;
 
 /// What every kind of cache has.
@@ -152,7 +153,7 @@ impl MemoryBuilder {
     /// A parameter makes no sense.
     pub fn build(self) -> Result<Cache, Error> {
         self.common.check()?;
-        let kind = Kind::Memory { cache: self.memory.build()?, tally: LocalTally::default() };
+        let kind = Kind::Memory { cache: self.memory.build()?, tally: Counters::default() };
         Ok(self.common.build(kind))
     }
 }
@@ -184,7 +185,7 @@ impl CustomBuilder {
     /// A parameter makes no sense.
     pub fn build(self) -> Result<Cache, Error> {
         self.common.check()?;
-        let kind = Kind::Custom { backend: self.backend, tally: LocalTally::default() };
+        let kind = Kind::Custom { backend: self.backend, tally: Counters::default() };
         Ok(self.common.build(kind))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_engine::codec::Codec;
 use larder_engine::key::{KeyRules, check_namespace};
-use larder_engine::machine::{Clear as ClearMachine, KeyBuf, Request, Tally, key_hash};
+use larder_engine::machine::{Clear as ClearMachine, KeyBuf, Request, key_hash};
 use larder_engine::stats::Counts;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ use crate::future::{
 };
 use crate::memory::MemoryCache;
 use crate::redis::Handle;
-use crate::stats::{RedisStats, Stats};
+use crate::stats::{Counters, RedisStats, Stats};
 use crate::ttl::Ttl;
 
 /// A cache: in memory, on Redis, or on a backend of your own. The same type and the same calls for all three, so that
@@ -67,9 +67,9 @@ pub(crate) struct Inner {
 }
 
 pub(crate) enum Kind {
-    Memory { cache: MemoryCache<Bytes, Bytes>, tally: LocalTally },
+    Memory { cache: MemoryCache<Bytes, Bytes>, tally: Counters },
     Redis(Handle),
-    Custom { backend: Box<dyn Backend>, tally: LocalTally },
+    Custom { backend: Box<dyn Backend>, tally: Counters },
 }
 
 /// What [`Cache::get`] makes of a stored value that cannot be decoded: of another type, or corrupt.
@@ -344,25 +344,5 @@ impl fmt::Debug for Cache {
             .field("codec", &self.inner.codec)
             .field("default_ttl", &self.inner.default_ttl)
             .finish_non_exhaustive()
-    }
-}
-
-/// The counters of a cache without lanes.
-#[derive(Debug, Default)]
-pub(crate) struct LocalTally([AtomicU64; Tally::ALL.len()]);
-
-impl LocalTally {
-    pub(crate) fn add(&self, tally: Tally) {
-        if let Some(counter) = self.0.get(tally as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for (tally, counter) in Tally::ALL.into_iter().zip(&self.0) {
-            *counts.counter(tally) = counter.load(Ordering::Relaxed);
-        }
-        counts
     }
 }

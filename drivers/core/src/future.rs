@@ -16,10 +16,11 @@ use larder_engine::machine::{
 use serde::Deserialize;
 
 use crate::backend::{Backend, BackendError, BackendFuture};
-use crate::cache::{Cache, LocalTally, Undecodable};
+use crate::cache::{Cache, Undecodable};
 use crate::error::Error;
 use crate::memory::MemoryCache;
 use crate::redis::Shared;
+use crate::stats::Counters;
 use crate::ttl::Ttl;
 
 /// One request to whatever is behind the cache.
@@ -27,14 +28,14 @@ pub(crate) enum Call<'a> {
     Failed(Error),
     Memory {
         cache: &'a MemoryCache<Bytes, Bytes>,
-        tally: &'a LocalTally,
+        tally: &'a Counters,
         key: KeyBuf,
         request: Request,
     },
     Redis(RedisCall<'a>),
     Custom {
         backend: &'a dyn Backend,
-        tally: &'a LocalTally,
+        tally: &'a Counters,
         begin: Option<(KeyBuf, Request)>,
         future: Option<BackendFuture<'a, Answer>>,
     },
@@ -107,7 +108,8 @@ fn ask_memory(cache: &MemoryCache<Bytes, Bytes>, key: &[u8], request: Request) -
         Request::Delete => Answer::Deleted(cache.remove(key).is_some(), Source::Primary),
         Request::Set { value, ttl } => {
             let ttl = ttl.map_or(Ttl::Never, Ttl::After);
-            cache.insert_with_ttl(Bytes::copy_from_slice(key), value, ttl)?;
+            // Copied: what is kept must not keep a larger buffer alive that it is a slice of.
+            cache.insert_with_ttl(Bytes::copy_from_slice(key), Bytes::copy_from_slice(&value), ttl)?;
             Answer::Stored(Source::Primary)
         }
         // Steps that only a clear on Redis takes.
@@ -140,7 +142,7 @@ fn ask<'a>(backend: &'a dyn Backend, key: &[u8], request: Request) -> BackendFut
 }
 
 /// Counts for a cache that has no lanes.
-fn count(tally: &LocalTally, result: &Result<Answer, Error>) {
+fn count(tally: &Counters, result: &Result<Answer, Error>) {
     tally.add(Tally::Operation);
     match result {
         Ok(Answer::Value(Some(_), _)) => tally.add(Tally::Hit),
@@ -436,9 +438,9 @@ impl Future for Exists<'_> {
 /// How a clear is done.
 pub(crate) enum Wipe<'a> {
     Failed(Error),
-    Memory { cache: &'a MemoryCache<Bytes, Bytes>, tally: &'a LocalTally, prefix: Bytes },
+    Memory { cache: &'a MemoryCache<Bytes, Bytes>, tally: &'a Counters, prefix: Bytes },
     Redis(&'a Shared, Box<ClearMachine>),
-    Custom { future: BackendFuture<'a, u64>, tally: &'a LocalTally, name: &'static str },
+    Custom { future: BackendFuture<'a, u64>, tally: &'a Counters, name: &'static str },
 }
 
 /// The future of [`Cache::clear`]. Dropped, it stops where it is; what is removed stays removed.

@@ -1,8 +1,11 @@
 //! What a cache tells about itself.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use larder_engine::machine::Tally;
 use larder_engine::policy::BreakerState;
+use larder_engine::stats::Counts;
 
 use crate::memory::MemoryStats;
 
@@ -137,5 +140,25 @@ impl fmt::Display for Percent {
             Some(ratio) => write!(f, "{:.1} %", ratio * 100.0),
             None => f.write_str("–"),
         }
+    }
+}
+
+/// [`Counts`] that any thread may add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counters([AtomicU64; Tally::ALL.len()]);
+
+impl Counters {
+    pub(crate) fn add(&self, tally: Tally) {
+        if let Some(counter) = self.0.get(tally as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (tally, counter) in Tally::ALL.into_iter().zip(&self.0) {
+            *counts.counter(tally) = counter.load(Ordering::Relaxed);
+        }
+        counts
     }
 }

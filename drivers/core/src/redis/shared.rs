@@ -7,7 +7,7 @@
 //!
 //! Locks are taken from left to right, held for a few hundred nanoseconds, and nobody is woken under one.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use larder_engine::stats::Counts;
 
 use crate::clock::Clock;
 use crate::runtime::Endpoint;
+use crate::stats::Counters;
 
 /// Shards of the fallback tier; a power of two.
 const TIER_SHARDS: usize = 8;
@@ -33,7 +34,7 @@ pub(crate) struct Shared {
     view: AtomicU32,
     tiers: Option<Box<[Mutex<Tier>]>>,
     operation_timeout: Duration,
-    counts: [AtomicU64; Tally::ALL.len()],
+    counters: Counters,
     /// What the socket said when the latest dial failed.
     dial_error: Mutex<Option<String>>,
     /// Who waits for a connection to be made or closed.
@@ -75,7 +76,7 @@ impl Shared {
             tiers: tier
                 .map(|tier| (0..TIER_SHARDS).map(|_| Mutex::new(Tier::new(tier, seed(), now))).collect()),
             operation_timeout: config.operation_timeout,
-            counts: Default::default(),
+            counters: Counters::default(),
             dial_error: Mutex::new(None),
             watchers: Mutex::new(Vec::new()),
             clock,
@@ -165,11 +166,7 @@ impl Shared {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for (tally, counter) in Tally::ALL.into_iter().zip(&self.counts) {
-            *counts.counter(tally) = counter.load(Ordering::Relaxed);
-        }
-        counts
+        self.counters.counts()
     }
 
     pub(crate) fn lane_stats(&self) -> LaneStats {
@@ -283,8 +280,6 @@ impl Parts for &Shared {
     }
 
     fn tally(&mut self, tally: Tally) {
-        if let Some(counter) = self.counts.get(tally as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+        self.counters.add(tally);
     }
 }
