@@ -142,6 +142,7 @@ impl Lane {
         self.leave(id);
         self.slots.free(id);
         self.settle();
+        self.news |= self.link.is_closing(); // It may have been the last that was waited for.
     }
 
     /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
