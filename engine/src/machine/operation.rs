@@ -315,10 +315,8 @@ impl Operation {
     pub fn cancel(&mut self, parts: &mut impl Parts) {
         let Stage::OnLane { id, .. } = core::mem::replace(&mut self.stage, Stage::Over) else { return };
         parts.with_lane(self.hash, |lane| lane.cancel(id));
-        if self.request.is_write() {
-            let now = parts.now();
-            parts.with_tier(self.hash, |tier| tier.write_lost(now, self.hash, &self.key));
-        }
+        let now = parts.now();
+        self.lose_copy(parts, now);
     }
 
     fn begin(&mut self, parts: &mut impl Parts, waker: &Waker) -> Poll<Result<Answer, OperationError>> {
@@ -378,14 +376,19 @@ impl Operation {
             Outcome::Reply(Reply::Error(error)) => {
                 let fall_back = falls_back(error.class());
                 let error = OperationError::Server(error);
-                return if fall_back { self.fall_back(parts, now, error) } else { Err(error) };
+                if fall_back {
+                    return self.fall_back(parts, now, error);
+                }
+                // An attempt before this one may have been executed, and its answer lost.
+                self.lose_copy(parts, now);
+                return Err(error);
             }
             Outcome::Reply(reply) => reply,
             Outcome::Failed(failure) => {
                 // Where the fallback takes the write over, it knows what that means for the copy.
-                let unknown = self.request.is_write() && failure.executed == Executed::Unknown;
+                let unknown = failure.executed == Executed::Unknown;
                 if unknown && matches!(failure.cause, Cause::Closed | Cause::Overloaded) {
-                    parts.with_tier(self.hash, |tier| tier.write_lost(now, self.hash, &self.key));
+                    self.lose_copy(parts, now);
                 }
                 return match failure.cause {
                     Cause::Closed => Err(OperationError::Closed),
@@ -399,11 +402,20 @@ impl Operation {
                 };
             }
         };
-        let answer = self.read(reply)?;
-        if let Some(fence) = fence {
-            self.mirror(parts, now, fence, &answer);
+        let answer = self.read(reply);
+        match (&answer, fence) {
+            (Ok(answer), Some(fence)) => self.mirror(parts, now, fence, answer),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.lose_copy(parts, now),
         }
-        Ok(answer)
+        answer
+    }
+
+    /// A write may have been executed or not: the copy of its key cannot be trusted any more.
+    fn lose_copy(&self, parts: &mut impl Parts, now: Instant) {
+        if self.request.is_write() {
+            parts.with_tier(self.hash, |tier| tier.write_lost(now, self.hash, &self.key));
+        }
     }
 
     /// What a reply that is no error means.

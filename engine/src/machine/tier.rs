@@ -86,6 +86,14 @@ impl TierConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(u32);
 
+impl Fence {
+    /// Whether this was sampled after `other`. The counter wraps, so it is the distance that tells.
+    const fn is_after(self, other: Self) -> bool {
+        let distance = self.0.wrapping_sub(other.0);
+        distance != 0 && distance <= u32::MAX / 2
+    }
+}
+
 /// What the tier knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -104,6 +112,8 @@ pub struct TierFull;
 struct Entry {
     value: Option<Bytes>,
     since: Instant,
+    /// Where the key's fence stood when this was written.
+    fence: Fence,
 }
 
 /// One shard of the fallback tier: a plain structure that a driver keeps under a mutex.
@@ -163,7 +173,7 @@ impl Tier {
         }
         self.locals.remove(now, key);
         match value {
-            Some(value) if !self.is_fresh(now, key) => self.mirror(now, key, value, Instant::NEVER),
+            Some(value) if !self.is_fresh(now, key) => self.mirror(now, key, value, Instant::NEVER, fence),
             Some(_) => {}
             None => drop(self.mirrors.remove(now, key)),
         }
@@ -178,11 +188,14 @@ impl Tier {
         fence: Fence,
         value: Option<(&[u8], Instant)>,
     ) {
-        self.locals.remove(now, key);
+        // A local that is newer than this write stays: the acknowledgement was late.
+        if self.locals.peek(now, key).is_some_and(|local| fence.is_after(local.fence)) {
+            self.locals.remove(now, key);
+        }
         let alone = fence == self.fence(hash);
         self.move_fence(hash);
         match value {
-            Some((value, deadline)) if alone => self.mirror(now, key, value, deadline),
+            Some((value, deadline)) if alone => self.mirror(now, key, value, deadline, fence),
             _ => drop(self.mirrors.remove(now, key)),
         }
     }
@@ -214,7 +227,7 @@ impl Tier {
         value: Option<Bytes>,
         deadline: Instant,
     ) -> Result<bool, TierFull> {
-        self.move_fence(hash);
+        let fence = self.move_fence(hash);
         // Expired locals make room. Each is looked at a few times in its life, so this is cheap for being unbounded.
         self.locals.sweep(now, usize::MAX);
         let had_mirror = self.mirrors.remove(now, key).is_some_and(|entry| entry.value.is_some());
@@ -230,7 +243,7 @@ impl Tier {
         }
         // A deleted key must stay deleted until Redis is back, or its mirror's successor would show.
         let deadline = if value.is_some() { deadline } else { Instant::NEVER };
-        let entry = Entry { value, since: now };
+        let entry = Entry { value, since: now, fence };
         let stored = self.locals.insert(now, Bytes::copy_from_slice(key), entry, weight, deadline);
         debug_assert!(stored.is_ok(), "the locals' own bounds are infinite");
         Ok(old_value.unwrap_or(had_mirror))
@@ -276,11 +289,11 @@ impl Tier {
         self.mirrors.peek(now, key).is_some_and(fresh)
     }
 
-    fn mirror(&mut self, now: Instant, key: &[u8], value: &[u8], deadline: Instant) {
+    fn mirror(&mut self, now: Instant, key: &[u8], value: &[u8], deadline: Instant, fence: Fence) {
         let weight = weight(key, Some(value));
         let deadline = deadline.min(now.saturating_add(self.config.max_staleness));
         // Copied: a slice of a read buffer would keep the whole buffer alive.
-        let entry = Entry { value: Some(Bytes::copy_from_slice(value)), since: now };
+        let entry = Entry { value: Some(Bytes::copy_from_slice(value)), since: now, fence };
         // Too large for the tier is no error of anybody's: there is no copy then, and no older one either.
         drop(self.mirrors.insert(now, Bytes::copy_from_slice(key), entry, weight, deadline));
     }
@@ -494,6 +507,18 @@ mod tests {
         tier.write_confirmed(at(3), HASH, b"deleted", fence, None);
         assert_eq!((tier.value(at(3), "read"), tier.value(at(3), "absent")), (known("redis"), None));
         assert_eq!((tier.value(at(3), "written"), tier.value(at(3), "deleted")), (known("redis"), None));
+    }
+
+    #[test]
+    fn a_late_acknowledgement_keeps_the_newer_local() {
+        let mut tier = tier(|_| {});
+        let first = tier.begin_write(HASH);
+        tier.set(at(1), "k", "second").expect("there is room");
+        tier.write_confirmed(at(2), HASH, b"k", first, Some((b"first", Instant::NEVER)));
+        assert_eq!(tier.value(at(2), "k"), known("second"));
+        let third = tier.begin_write(HASH);
+        tier.write_confirmed(at(3), HASH, b"k", third, Some((b"third", Instant::NEVER)));
+        assert_eq!(tier.value(at(3), "k"), known("third"));
     }
 
     #[test]

@@ -259,3 +259,21 @@ fn an_expired_value_does_not_come_back_in_an_outage() {
         Ok(Answer::Exists(false, Source::Fallback { age: core::time::Duration::ZERO }))
     );
 }
+
+/// The same for a write whose first attempt was executed, and whose second was refused.
+#[test]
+fn a_lost_write_that_is_then_refused_leaves_no_mirror() {
+    for line in ["OOM", "WRONGTYPE"] {
+        let mut world = World::connected(|_| {});
+        assert_eq!(world.ask("k", Request::Set { value: "old".into(), ttl: None }), STORED);
+        let write = world.set("k", "new");
+        world.run_for(world.net.latency); // Executed; the answer is under way.
+        world.reset();
+        world.server.fail("SET", line, 1);
+        let answered = world.finish(write);
+        assert!(matches!(answered, Err(OperationError::Server(_))), "{answered:?}");
+        assert_eq!(value(&world.ask("k", Request::Get)), Some(("new", false)));
+        take_away(&mut world);
+        assert_eq!(value(&world.ask("k", Request::Get)), Some(("new", true)), "{line}");
+    }
+}
