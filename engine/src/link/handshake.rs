@@ -62,9 +62,11 @@ pub enum HandshakeError {
 
 impl HandshakeError {
     /// The server spoke before it was asked: a full or protected one says so, and hangs up.
-    pub(crate) fn unasked(reply: &Reply) -> Self {
+    pub(crate) fn unasked(config: &HandshakeConfig, reply: &Reply) -> Self {
         match reply {
-            Reply::Error(error) => Self::Refused { during: "the connection", error: error.clone() },
+            Reply::Error(error) => {
+                Self::Refused { during: "the connection", error: hide_password(config, error) }
+            }
             _ => Self::Unexpected { during: "nothing" },
         }
     }
@@ -116,7 +118,10 @@ impl Handshake {
             (Slot::Auth, Reply::Simple(_)) => self.set_up(config, true, out),
             (Slot::Select, Reply::Simple(_)) | (Slot::Courtesy, _) => {}
             (slot, Reply::Error(error)) => {
-                return Err(HandshakeError::Refused { during: slot.name(), error: error.clone() });
+                return Err(HandshakeError::Refused {
+                    during: slot.name(),
+                    error: hide_password(config, error),
+                });
             }
             (slot, _) => return Err(HandshakeError::Unexpected { during: slot.name() }),
         }
@@ -152,6 +157,19 @@ impl Handshake {
             self.expected.push_back(Slot::Courtesy);
         }
     }
+}
+
+/// The error as it may be shown: servers are known that quote what they were sent.
+fn hide_password(config: &HandshakeConfig, error: &ServerError) -> ServerError {
+    let Some(credentials) = &config.credentials else { return error.clone() };
+    let password = credentials.password.expose();
+    let repeats =
+        |text: &[u8]| !password.is_empty() && text.windows(password.len()).any(|part| part == password);
+    if !repeats(error.message()) && !repeats(error.code()) {
+        return error.clone();
+    }
+    let code = if repeats(error.code()) { b"ERR" } else { error.code() };
+    ServerError::new([code, b" (its words are hidden: they repeat the password)"].concat().into())
 }
 
 impl Slot {
@@ -267,6 +285,19 @@ mod tests {
             let error = handshake.handle_reply(&config, &reply(said), &mut Vec::new()).expect_err(said);
             assert_eq!(error.is_configuration(), configuration, "{said:?}");
         }
+    }
+
+    /// Found by fuzzing: not every server quotes in the words of a Redis.
+    #[test]
+    fn regression_a_refusal_that_quotes_the_password_is_not_repeated() {
+        let config = config(true, 0);
+        let mut handshake = Handshake::start(&config, &mut Vec::new());
+        let error = handshake
+            .handle_reply(&config, &reply("-WRONGPASS no, `pw` it is not\r\n"), &mut Vec::new())
+            .expect_err("refused");
+        let shown = std::format!("{error} {error:?}");
+        assert!(shown.contains("WRONGPASS") && !shown.contains("`pw`"), "{shown}");
+        assert!(error.is_configuration());
     }
 
     #[test]

@@ -366,7 +366,7 @@ impl<T> Link<T> {
     fn handle_reply(&mut self, reply: Reply, ended: Sink<'_, T>) -> Result<(), Fatal> {
         match &mut self.state {
             State::Handshaking { .. } if !self.control.is_empty() => {
-                return Err(HandshakeError::unasked(&reply).into());
+                return Err(HandshakeError::unasked(&self.config.handshake, &reply).into());
             }
             State::Handshaking { handshake, .. } => {
                 let progress = handshake.handle_reply(&self.config.handshake, &reply, &mut self.control)?;
