@@ -368,3 +368,202 @@ impl fmt::Display for Escaped<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::{format, vec};
+
+    use proptest::prelude::*;
+
+    use super::super::Reply;
+    use super::super::testing::replies_of;
+    use super::*;
+
+    fn encoded(command: &Command<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        command.encode(&mut out);
+        assert_eq!(out.len(), command.encoded_len(), "{command:?}");
+        out
+    }
+
+    /// What a server reads: the decoder doubles as one, because a command is an array of bulk strings.
+    fn arguments(stream: &[u8]) -> Vec<Vec<Bytes>> {
+        let array = |reply| match reply {
+            Reply::Array(elements) => elements,
+            other => panic!("{other:?} is no command"),
+        };
+        let bulk = |reply| match reply {
+            Reply::Bulk(text) => text,
+            other => panic!("{other:?} is no argument"),
+        };
+        replies_of(stream).into_iter().map(|reply| array(reply).into_iter().map(bulk).collect()).collect()
+    }
+
+    const KEY: Key<'_> = Key { namespace: b"shop", key: b"cart" };
+
+    #[test]
+    fn commands_on_the_wire() {
+        let set = |ttl| Command::Set { key: KEY, value: b"v v", ttl };
+        let hello = |auth, client_name| Command::Hello { version: 3, auth, client_name };
+        let auth = Some((&b"me"[..], &b"secret"[..]));
+        let keys = ["a".into(), "b c".into()];
+        let last_page = Command::Scan { cursor: u64::MAX, pattern: b"a b*", count: u32::MAX };
+        let table: [(Command<'_>, &[&str]); 25] = [
+            (Command::Get(KEY), &["GET", "shop:cart"]),
+            (Command::Get(Key { namespace: b"", key: b"cart" }), &["GET", "cart"]),
+            (Command::Get(Key { namespace: b"", key: b"" }), &["GET", ""]),
+            (Command::Get(Key { namespace: b"shop", key: b"" }), &["GET", "shop:"]),
+            (set(None), &["SET", "shop:cart", "v v"]),
+            (set(Some(Duration::from_secs(60))), &["SET", "shop:cart", "v v", "PX", "60000"]),
+            (Command::Del(KEY), &["DEL", "shop:cart"]),
+            (Command::Exists(KEY), &["EXISTS", "shop:cart"]),
+            (Command::PTtl(KEY), &["PTTL", "shop:cart"]),
+            (Command::Unlink(&keys), &["UNLINK", "a", "b c"]),
+            (
+                Command::Scan { cursor: 0, pattern: b"*", count: 0 },
+                &["SCAN", "0", "MATCH", "*", "COUNT", "0"],
+            ),
+            (last_page, &["SCAN", "18446744073709551615", "MATCH", "a b*", "COUNT", "4294967295"]),
+            (Command::Info(b""), &["INFO"]),
+            (Command::Info(b"server"), &["INFO", "server"]),
+            (Command::Ping, &["PING"]),
+            (hello(None, None), &["HELLO", "3"]),
+            (hello(auth, None), &["HELLO", "3", "AUTH", "me", "secret"]),
+            (hello(auth, Some(b"n")), &["HELLO", "3", "AUTH", "me", "secret", "SETNAME", "n"]),
+            (Command::Auth { username: None, password: b"secret" }, &["AUTH", "secret"]),
+            (Command::Auth { username: Some(b"me"), password: b"secret" }, &["AUTH", "me", "secret"]),
+            (Command::Select(15), &["SELECT", "15"]),
+            (Command::ClientSetName(b"n"), &["CLIENT", "SETNAME", "n"]),
+            (
+                Command::ClientSetInfo { attribute: b"LIB-NAME", value: b"larder" },
+                &["CLIENT", "SETINFO", "LIB-NAME", "larder"],
+            ),
+            (Command::ClientId, &["CLIENT", "ID"]),
+            (Command::ClientKill { id: 7 }, &["CLIENT", "KILL", "ID", "7"]),
+        ];
+        let mut all = Vec::new();
+        for (command, expected) in table {
+            let wire = encoded(&command);
+            assert_eq!(arguments(&wire), [expected], "{command:?}");
+            assert!(expected.join(" ").starts_with(command.name()));
+            assert!(format!("{command:?}").starts_with(command.name()));
+            assert!(command.is_idempotent());
+            assert_eq!(command.is_write(), ["SET", "DEL", "UNLINK"].contains(&command.name()));
+            all.extend_from_slice(&wire);
+            // Appending leaves what is there alone.
+            let mut out = b"before".to_vec();
+            command.encode(&mut out);
+            assert_eq!(out, [b"before", &wire[..]].concat());
+        }
+        assert_eq!(arguments(&all), table.map(|(_, expected)| expected));
+    }
+
+    #[test]
+    fn time_to_live_is_rounded_up_and_bounded() {
+        for (ttl, expected) in [
+            (Duration::ZERO, 1),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_nanos(1_000_001), 2),
+            (Duration::from_nanos(999_999_999), 1_000),
+            (Duration::from_nanos(1_999_000_000), 1_999),
+            (Duration::from_secs(3_600), 3_600_000),
+            (Duration::from_secs(u64::MAX), 1_u64 << 62),
+            (Duration::MAX, 1 << 62),
+        ] {
+            let wire = encoded(&Command::Set { key: KEY, value: b"", ttl: Some(ttl) });
+            assert_eq!(arguments(&wire)[0][4], expected.to_string(), "{ttl:?}");
+        }
+    }
+
+    #[test]
+    fn no_secret_and_no_value_is_shown() {
+        const SECRET: &[u8] = b"sesame";
+        for (command, expected) in [
+            (Command::Set { key: KEY, value: SECRET, ttl: None }, "SET shop:cart (6 bytes)"),
+            (
+                Command::Set { key: KEY, value: SECRET, ttl: Some(Duration::from_secs(1)) },
+                "SET shop:cart (6 bytes) PX 1000",
+            ),
+            (Command::Unlink(&[Bytes::from_static(SECRET)]), "UNLINK (1 keys)"),
+            (
+                Command::Hello { version: 3, auth: Some((b"me", SECRET)), client_name: Some(b"n") },
+                "HELLO 3 AUTH me (hidden) SETNAME n",
+            ),
+            (Command::Auth { username: None, password: SECRET }, "AUTH (hidden)"),
+            (Command::Auth { username: Some(b"me"), password: SECRET }, "AUTH me (hidden)"),
+        ] {
+            assert_eq!(format!("{command:?}"), expected);
+            assert_eq!(format!("{command:#?}"), expected);
+        }
+    }
+
+    #[test]
+    fn keys_are_shown_escaped_and_bounded() {
+        let shown = |key: &[u8]| format!("{:?}", Command::Get(Key { namespace: b"n", key }));
+        assert_eq!(shown(b"a\r\n\0\xff"), "GET n:a\\r\\n\\x00\\xff");
+        assert_eq!(shown(&[b'x'; 128]), format!("GET n:{}", "x".repeat(128)));
+        assert_eq!(shown(&[b'x'; 129]), format!("GET n:{}…", "x".repeat(128)));
+    }
+
+    #[test]
+    fn encoding_grows_the_buffer_once() {
+        let value = vec![0; 100_000];
+        let command = Command::Set { key: KEY, value: &value, ttl: Some(Duration::MAX) };
+        let mut out = Vec::with_capacity(command.encoded_len());
+        let before = out.as_ptr();
+        command.encode(&mut out);
+        assert_eq!(out.as_ptr(), before);
+    }
+
+    fn any_text() -> impl Strategy<Value = Vec<u8>> {
+        // Full of what could move the framing, were it not for the lengths.
+        let hostile =
+            prop::sample::select(vec!["\r\n", "\0", "$3\r\n", "*1\r\n", "\r\nFLUSHALL\r\n", ":", " ", "x"]);
+        prop_oneof![
+            prop::collection::vec(hostile, 0..6).prop_map(|parts| parts.concat().into_bytes()),
+            prop::collection::vec(any::<u8>(), 0..1_100),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn keys_and_values_cannot_move_the_framing(
+            namespace in any_text(),
+            key in any_text(),
+            value in any_text(),
+            keys in prop::collection::vec(any_text(), 1..12),
+            millis in 1..u64::MAX >> 2,
+            cursor: u64,
+            count: u32,
+        ) {
+            let full = if namespace.is_empty() { key.clone() } else { [&namespace[..], b":", &key].concat() };
+            let keys: Vec<Bytes> = keys.into_iter().map(Bytes::from).collect();
+            let pattern = value.clone();
+            let (key, number) = (Key { namespace: &namespace, key: &key }, |number: u64| number.to_string().into_bytes());
+            prop_assert_eq!(key.len(), full.len());
+            prop_assert_eq!(key.is_empty(), full.is_empty());
+            let commands: [(Command<'_>, Vec<Vec<u8>>); 5] = [
+                (Command::Get(key), vec![b"GET".to_vec(), full.clone()]),
+                (Command::Del(key), vec![b"DEL".to_vec(), full.clone()]),
+                (
+                    Command::Set { key, value: &value, ttl: Some(Duration::from_millis(millis)) },
+                    vec![b"SET".to_vec(), full, value.clone(), b"PX".to_vec(), number(millis)],
+                ),
+                (
+                    Command::Scan { cursor, pattern: &pattern, count },
+                    vec![b"SCAN".to_vec(), number(cursor), b"MATCH".to_vec(), pattern.clone(), b"COUNT".to_vec(),
+                        number(count.into())],
+                ),
+                (
+                    Command::Unlink(&keys),
+                    core::iter::once(b"UNLINK".to_vec()).chain(keys.iter().map(|key| key.to_vec())).collect(),
+                ),
+            ];
+            let stream: Vec<u8> = commands.iter().flat_map(|(command, _)| encoded(command)).collect();
+            let expected: Vec<_> = commands.into_iter().map(|(_, expected)| expected).collect();
+            prop_assert_eq!(arguments(&stream), expected);
+        }
+    }
+}

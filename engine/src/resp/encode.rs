@@ -88,3 +88,58 @@ fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
 
 /// The digits of `u64::MAX`.
 const DIGITS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    /// All numbers around the powers of ten and two, where the number of digits and the branches change.
+    fn numbers() -> impl Iterator<Item = u64> {
+        let powers_of_ten = (0..DIGITS as u32).map(|exponent| 10_u64.pow(exponent));
+        let powers_of_two = (0..64).map(|exponent| 1_u64 << exponent);
+        let near = |center: u64| center.saturating_sub(1_000)..=center.saturating_add(1_000);
+        powers_of_ten.chain(powers_of_two).chain([u64::MAX]).flat_map(near)
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_does() {
+        let mut out = Vec::new();
+        for number in numbers() {
+            let expected = number.to_string();
+            out.clear();
+            put_decimal(&mut out, number);
+            assert_eq!(out, expected.as_bytes());
+            assert_eq!(decimal_len(number), expected.len(), "{number}");
+
+            out.clear();
+            put_line(&mut out, b'*', number);
+            assert_eq!(out, ["*", &expected, "\r\n"].concat().as_bytes());
+
+            out.clear();
+            put_number(&mut out, number);
+            let length = expected.len().to_string();
+            assert_eq!(out, ["$", &length, "\r\n", &expected, "\r\n"].concat().as_bytes());
+        }
+    }
+
+    #[test]
+    fn lengths_are_exact() {
+        let mut out = Vec::new();
+        for length in [0, 1, 9, 10, 11, 99, 100, 101, 999, 1_000, 1_001, 9_999, 10_000, 100_000] {
+            let text = std::vec![b'\r'; length];
+            out.clear();
+            put_bulk(&mut out, &text);
+            assert_eq!(out.len(), bulk_len(length));
+
+            out.clear();
+            put_joined(&mut out, &text, &text);
+            assert_eq!(out.len(), bulk_len(2 * length + 1));
+
+            out.clear();
+            put_array(&mut out, length);
+            assert_eq!(out.len(), array_len(length));
+        }
+    }
+}

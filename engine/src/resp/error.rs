@@ -8,7 +8,7 @@ use thiserror::Error;
 /// An error line of the server, without its type byte and line end. It is bytes: a server quotes what it was sent,
 /// UTF-8 or not.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ServerError(Bytes);
+pub struct ServerError(pub(super) Bytes);
 
 impl ServerError {
     /// Wraps the line.
@@ -23,7 +23,8 @@ impl ServerError {
         self.split().0
     }
 
-    /// What follows the code.
+    /// What follows the code, as the server sent it: of any length, and old servers quote the password of a `HELLO`
+    /// they do not know. To show the error use its `Display`.
     #[must_use]
     pub fn message(&self) -> &[u8] {
         self.split().1
@@ -54,7 +55,7 @@ impl ServerError {
         let is_code = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
         let length = self.0.iter().position(|&byte| byte == b' ').unwrap_or(self.0.len());
         match self.0.split_at_checked(length) {
-            Some((code, rest)) if !code.is_empty() && code.iter().all(is_code) => {
+            Some((code @ [b'A'..=b'Z', ..], rest)) if code.iter().all(is_code) => {
                 (code, rest.get(1..).unwrap_or_default())
             }
             _ => (b"ERR", &self.0),
@@ -70,20 +71,20 @@ impl fmt::Display for ServerError {
         const QUOTES: &[u8] = b"with args beginning with:";
         const LONGEST: usize = 256;
 
-        let line = self.0.as_ref();
-        let quoted = line.windows(QUOTES.len()).position(|window| window.eq_ignore_ascii_case(QUOTES));
-        let shown = quoted.map_or(line.len(), |at| at + QUOTES.len()).min(LONGEST);
-        for chunk in line.get(..shown).unwrap_or_default().utf8_chunks() {
+        let shown = self.0.get(..LONGEST).unwrap_or(&self.0);
+        let quoted = shown.windows(QUOTES.len()).position(|window| window.eq_ignore_ascii_case(QUOTES));
+        let shown = quoted.and_then(|at| shown.get(..at + QUOTES.len())).unwrap_or(shown);
+        for chunk in shown.utf8_chunks() {
             for char in chunk.valid().chars() {
-                if char.is_control() {
-                    write!(f, "{}", char.escape_default())?;
-                } else {
-                    f.write_char(char)?;
+                match char {
+                    // Printable, but for `escape_debug` in need of a backslash.
+                    '"' | '\'' | '\\' => f.write_char(char)?,
+                    _ => write!(f, "{}", char.escape_debug())?,
                 }
             }
             write!(f, "{}", chunk.invalid().escape_ascii())?;
         }
-        if shown < line.len() {
+        if shown.len() < self.0.len() {
             f.write_str(if quoted.is_some() { " (hidden)" } else { "…" })?;
         }
         Ok(())
@@ -120,7 +121,8 @@ pub enum ErrorClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{violation}, at byte {offset} of what the server sent")]
 pub struct DecodeError {
-    /// Where the offending token begins, counted from the first byte of the connection.
+    /// Where the offending token begins, counted from the first byte of the connection. Where the line end behind a
+    /// bulk string is wrong it is the place of that line end.
     pub offset: u64,
     /// What is wrong there.
     pub violation: Violation,
@@ -213,4 +215,151 @@ pub enum ReplyError {
     /// A `SCAN` cursor that is no unsigned 64-bit number.
     #[error("the server answered SCAN with a cursor that is no number")]
     BadCursor,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::{format, vec};
+
+    use super::*;
+
+    fn error(line: &'static str) -> ServerError {
+        ServerError::new(Bytes::from_static(line.as_bytes()))
+    }
+
+    #[test]
+    fn error_classes() {
+        use ErrorClass::{Auth, Caller, Capacity, Topology, Transient, Unsupported};
+
+        let lines = [
+            (Transient, "LOADING Redis is loading the dataset in memory"),
+            (
+                Transient,
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            ),
+            (Transient, "TRYAGAIN Multiple keys request during rehashing of slot"),
+            (Transient, "CLUSTERDOWN The cluster is down"),
+            (Transient, "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."),
+            (Transient, "ERR max number of clients reached"),
+            (Transient, "ERR max number of clients + cluster connections reached"),
+            (Topology, "MOVED 3999 127.0.0.1:6381"),
+            (Topology, "MOVED 1 :6379"),
+            (Topology, "ASK 3999 127.0.0.1:6381"),
+            (Topology, "READONLY You can't write against a read only replica."),
+            (Capacity, "OOM command not allowed when used memory > 'maxmemory'."),
+            (
+                Capacity,
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist.",
+            ),
+            (Capacity, "NOREPLICAS Not enough good replicas to write."),
+            (Auth, "NOAUTH Authentication required."),
+            (Auth, "NOAUTH HELLO must be called with the client already authenticated"),
+            (Auth, "WRONGPASS invalid username-password pair or user is disabled."),
+            (Auth, "NOPERM this user has no permissions to run the 'get' command"),
+            (Auth, "DENIED Redis is running in protected mode because protected mode is enabled"),
+            (Auth, "ERR invalid password"),
+            (Auth, "ERR Client sent AUTH, but no password is set"),
+            (Auth, "ERR AUTH <password> called without any password configured for the default user."),
+            (Unsupported, "NOPROTO unsupported protocol version"),
+            (Unsupported, "ERR unknown command 'HELLO', with args beginning with: '3' "),
+            (Unsupported, "ERR unknown command `HELLO`, with args beginning with: `3`, "),
+            (
+                Unsupported,
+                "ERR Unknown subcommand or wrong number of arguments for 'SETINFO'. Try CLIENT HELP.",
+            ),
+            (Unsupported, "ERR unknown subcommand 'SETINFO'. Try CLIENT HELP."),
+            (Caller, "WRONGTYPE Operation against a key holding the wrong kind of value"),
+            (Caller, "ERR value is not an integer or out of range"),
+            (Caller, "ERR syntax error"),
+            (Caller, "CROSSSLOT Keys in request don't hash to the same slot"),
+            (Caller, "NOSCRIPT No matching script. Please use EVAL."),
+            (Caller, "EXECABORT Transaction discarded because of previous errors."),
+            (Caller, "ERR Protocol error: invalid bulk length"),
+            // Codes are whole words, and messages begin with what identifies them.
+            (Caller, "BUSYGROUP Consumer Group name already exists"),
+            (Caller, "BUSYKEY Target key name already exists."),
+            (Caller, "LOADINGX"),
+            (Caller, "loading"),
+            (Caller, " LOADING"),
+            (Caller, "ERR LOADING"),
+            (Caller, "ERR a user's message that says max number of clients"),
+            (Caller, "ERR"),
+            (Caller, ""),
+            // The code alone is enough; a message without a code is an ERR.
+            (Transient, "LOADING"),
+            (Transient, "max number of clients reached"),
+        ];
+        for (class, line) in lines {
+            assert_eq!(error(line).class(), class, "{line}");
+        }
+    }
+
+    #[test]
+    fn code_and_message() {
+        let lines = [
+            ("WRONGTYPE Operation against", "WRONGTYPE", "Operation against"),
+            ("OOM", "OOM", ""),
+            ("OOM ", "OOM", ""),
+            ("MOVED  1 :6379", "MOVED", " 1 :6379"),
+            ("V2_ERROR what", "V2_ERROR", "what"),
+            ("Wrongtype what", "ERR", "Wrongtype what"),
+            ("WRONG-TYPE what", "ERR", "WRONG-TYPE what"),
+            ("42 is not it", "ERR", "42 is not it"),
+            ("_", "ERR", "_"),
+            (" ERR what", "ERR", " ERR what"),
+            ("", "ERR", ""),
+        ];
+        for (line, code, message) in lines {
+            let error = error(line);
+            assert_eq!((error.code(), error.message()), (code.as_bytes(), message.as_bytes()), "{line:?}");
+        }
+        let binary = ServerError::new(Bytes::from_static(b"ERR\0 \xff"));
+        assert_eq!((binary.code(), binary.message()), (&b"ERR"[..], &b"ERR\0 \xff"[..]));
+    }
+
+    #[test]
+    fn errors_are_shown_printable_and_bounded() {
+        let shown = |line: &[u8]| ServerError::new(Bytes::copy_from_slice(line)).to_string();
+        assert_eq!(shown(b"ERR plain \"text\", it's \\ fine"), "ERR plain \"text\", it's \\ fine");
+        assert_eq!(shown("ERR naïve".as_bytes()), "ERR naïve");
+        assert_eq!(shown(b"ERR a\0b\r\nc\x1b[31m\xff"), "ERR a\\0b\\r\\nc\\u{1b}[31m\\xff");
+        // Text that changes the order of the text around it.
+        assert_eq!(shown("ERR \u{202e}".as_bytes()), "ERR \\u{202e}");
+
+        assert_eq!(shown(&[b'x'; 256]), "x".repeat(256));
+        assert_eq!(shown(&[b'x'; 257]), format!("{}…", "x".repeat(256)));
+        let huge = shown(&vec![0xff; 1 << 20]);
+        assert_eq!(huge, format!("{}…", "\\xff".repeat(256)));
+        // Cut within a character.
+        assert!(shown("é".repeat(200).as_bytes()).ends_with("é…"));
+        assert!(shown(format!("x{}", "é".repeat(200)).as_bytes()).ends_with("é\\xc3…"));
+    }
+
+    #[test]
+    fn quoted_arguments_are_hidden() {
+        let line = "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `me`, `sesame`, ";
+        let shown = "ERR unknown command `HELLO`, with args beginning with: (hidden)";
+        assert_eq!(error(line).to_string(), shown);
+        assert_eq!(format!("{:?}", error(line)), format!("ServerError({shown})"));
+        // Wherever it stands, nothing behind it is shown.
+        for padding in 180..300 {
+            let line = format!("ERR {} with args beginning with: sesame", "x".repeat(padding));
+            assert!(!ServerError::new(line.into()).to_string().contains("sesame"), "{padding}");
+        }
+    }
+
+    #[test]
+    fn violations_say_which_limit() {
+        let error = DecodeError { offset: 17, violation: Violation::Bulk { limit: 64 } };
+        let text = "a bulk string is longer than the limit of 64 bytes, at byte 17 of what the server sent";
+        assert_eq!(error.to_string(), text);
+        assert!(error.violation.is_limit());
+        assert!(Violation::UnknownType(0x16).to_string().starts_with("'\\x16' begins no RESP reply"));
+        for violation in
+            [Violation::UnknownType(0), Violation::LineEnd, Violation::BulkEnd, Violation::Streamed]
+        {
+            assert!(!violation.is_limit());
+        }
+    }
 }

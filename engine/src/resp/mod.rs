@@ -11,16 +11,24 @@
 //! Nothing is built before the whole frame is there and has passed every check, and what is built are slices of the
 //! input. Replies of both protocol versions are accepted at any time, so a connection that fell back to RESP2, or a
 //! server that answers `$-1` after `HELLO 3`, needs no mode.
+//!
+//! Aggregates are assembled here too, in one loop over the tape. The crate redis-protocol was to do that, but even of
+//! a complete and checked frame it gets too much wrong: in RESP3 it refuses `$-1`, `*-1`, error lines that are not
+//! UTF-8, unknown verbatim formats and aggregates as map keys, loses duplicates and the order of maps and sets, and
+//! stumbles over an attribute before a null. In the tests it is the second opinion on all the rest.
 mod command;
 mod decode;
 mod encode;
 mod error;
 mod reply;
 mod scan;
+
+#[cfg(test)]
+mod hazards;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests;
 
 pub use command::{Command, Key};
 pub use decode::Decoder;

@@ -150,3 +150,91 @@ fn cursor_of(text: &[u8]) -> Option<u64> {
     }
     core::str::from_utf8(text).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::super::testing::reply_of;
+    use super::*;
+
+    fn scan_of(stream: &str) -> Result<(u64, Vec<Bytes>), ReplyError> {
+        reply_of(stream).into_scan()
+    }
+
+    #[test]
+    fn scan_pages() {
+        assert_eq!(scan_of("*2\r\n$1\r\n0\r\n*0\r\n"), Ok((0, vec![])));
+        let page = scan_of("*2\r\n$20\r\n18446744073709551615\r\n*2\r\n$1\r\na\r\n$2\r\n\r\n\r\n");
+        assert_eq!(page, Ok((u64::MAX, vec!["a".into(), "\r\n".into()])));
+    }
+
+    #[test]
+    fn what_is_no_scan_page_says_why() {
+        for cursor in ["", "-1", "+1", " 1", "1 ", "x", "18446744073709551616", "1e3"] {
+            let stream = std::format!("*2\r\n${}\r\n{cursor}\r\n*0\r\n", cursor.len());
+            assert_eq!(scan_of(&stream), Err(ReplyError::BadCursor), "{cursor:?}");
+        }
+        let refused = ServerError::new("NOPERM no".into());
+        assert_eq!(scan_of("-NOPERM no\r\n"), Err(ReplyError::Server(refused)));
+        for (stream, got) in [
+            ("+OK\r\n", "a simple string"),
+            ("_\r\n", "null"),
+            ("*0\r\n", "an array of another length"),
+            ("*1\r\n$1\r\n0\r\n", "an array of another length"),
+            ("*3\r\n$1\r\n0\r\n*0\r\n*0\r\n", "an array of another length"),
+            ("*2\r\n$1\r\n0\r\n*-1\r\n", "null"),
+            ("*2\r\n$1\r\n0\r\n%0\r\n", "a map"),
+            ("*2\r\n$1\r\n0\r\n*1\r\n*0\r\n", "an array"),
+            ("*2\r\n$1\r\n0\r\n*1\r\n$-1\r\n", "null"),
+        ] {
+            let Err(ReplyError::Unexpected { got: said, .. }) = scan_of(stream) else { panic!("{stream:?}") };
+            assert_eq!(said, got, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_both_protocol_versions() {
+        for stream in [
+            "%2\r\n$5\r\nproto\r\n:3\r\n+id\r\n:7\r\n",
+            "*4\r\n$5\r\nproto\r\n:3\r\n+id\r\n:7\r\n",
+            // A field name among the values, and a field without a value.
+            "*5\r\n$5\r\nproto\r\n+id\r\n+id\r\n:7\r\n+role\r\n",
+        ] {
+            let reply = reply_of(stream);
+            assert_eq!(reply.field(b"id"), Some(&Reply::Integer(7)), "{stream:?}");
+            assert_eq!(reply.field(b"role"), None);
+        }
+        assert_eq!(Reply::Null.field(b"id"), None);
+    }
+
+    #[test]
+    fn accessors_of_every_kind() {
+        let text = "txt";
+        for (stream, bytes, kind) in [
+            ("+txt\r\n", Some(text), "a simple string"),
+            ("$3\r\ntxt\r\n", Some(text), "a bulk string"),
+            ("=7\r\nmkd:txt\r\n", Some(text), "a verbatim string"),
+            ("(123\r\n", Some("123"), "a big number"),
+            ("-txt\r\n", None, "an error"),
+            ("!3\r\ntxt\r\n", None, "an error"),
+            (":1\r\n", None, "an integer"),
+            ("_\r\n", None, "null"),
+            ("#t\r\n", None, "a boolean"),
+            (",1\r\n", None, "a double"),
+            ("*0\r\n", None, "an array"),
+            ("~0\r\n", None, "a set"),
+            ("%0\r\n", None, "a map"),
+            (">0\r\n", None, "a push"),
+        ] {
+            let reply = reply_of(stream);
+            assert_eq!(reply.as_bytes(), bytes.map(str::as_bytes), "{stream:?}");
+            assert_eq!(reply.kind(), kind);
+            assert_eq!(reply.as_integer(), (stream == ":1\r\n").then_some(1));
+            assert!(!reply.is_ok());
+            assert_eq!(reply.into_bytes().as_deref(), bytes.map(str::as_bytes));
+        }
+        assert!(reply_of("+OK\r\n").is_ok());
+        assert!(!reply_of("$2\r\nOK\r\n").is_ok());
+    }
+}

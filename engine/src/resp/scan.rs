@@ -177,9 +177,9 @@ impl Scan {
             self.state = State::Line;
         }
         if self.state == State::Line {
-            let limit = self.limits.line;
-            // The line end of the longest line allowed stands at `text.start + limit`.
-            let stop = bytes.len().min(self.text.start + limit + 1);
+            let (longest, too_long) = self.longest_line();
+            // The line end of the longest line allowed stands at `text.start + longest`.
+            let stop = bytes.len().min(self.text.start + longest + 1);
             let window = bytes.get(self.pos..stop).unwrap_or_default();
             let found = window.iter().position(|&byte| byte == b'\r' || byte == b'\n');
             let looked_at = found.map_or(window.len(), |at| at + 1);
@@ -188,8 +188,8 @@ impl Scan {
             match found.and_then(|at| window.get(at)) {
                 Some(b'\r') => {}
                 Some(_) => return Err(self.error(self.line_start(), Violation::LineEnd)),
-                None if self.pos > self.text.start + limit => {
-                    return Err(self.error(self.line_start(), Violation::Line { limit }));
+                None if self.pos > self.text.start + longest => {
+                    return Err(self.error(self.line_start(), too_long));
                 }
                 None => return Ok(false),
             }
@@ -204,6 +204,18 @@ impl Scan {
         self.pos += 1;
         self.state = State::Type;
         Ok(true)
+    }
+
+    /// How long the line at hand may become, and what it is to go beyond that: known before the line has ended, so
+    /// that no more than a frame is ever buffered.
+    fn longest_line(&self) -> (usize, Violation) {
+        let Limits { line, frame, .. } = self.limits;
+        let room = frame.saturating_sub(self.text.start + CRLF.len());
+        if line <= room {
+            (line, Violation::Line { limit: line })
+        } else {
+            (room, Violation::Frame { limit: frame })
+        }
     }
 
     fn check_type(&self, kind: u8) -> Result<(), DecodeError> {
@@ -419,4 +431,74 @@ fn is_big_number(text: &[u8]) -> bool {
         digits => digits,
     };
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The state that a scan is in after all of `bytes`, handed over at once or byte by byte.
+    fn state_after(bytes: &[u8], piece: usize) -> Result<State, Violation> {
+        let mut scan = Scan::new(Limits::default());
+        let mut frame = 0;
+        for end in (piece..bytes.len()).step_by(piece).chain([bytes.len()]) {
+            while let Some((_, is_last)) = scan.next(&bytes[frame..end]).map_err(|error| error.violation)? {
+                if is_last {
+                    frame += scan.take_frame();
+                }
+            }
+        }
+        Ok(scan.state)
+    }
+
+    #[test]
+    fn every_transition() {
+        let table: [(&[u8], Result<State, Violation>); 29] = [
+            (b"", Ok(State::Type)),
+            (b"?", Err(Violation::UnknownType(b'?'))),
+            (b"$?\r\n", Err(Violation::Streamed)),
+            (b".", Err(Violation::Streamed)),
+            (b"+", Ok(State::Line)),
+            (b"+a", Ok(State::Line)),
+            (b"+\n", Err(Violation::LineEnd)),
+            (b"+a\r", Ok(State::LineFeed)),
+            (b"+a\ra", Err(Violation::LineEnd)),
+            (b"+a\r\n", Ok(State::Type)),
+            (b":a\r", Ok(State::LineFeed)),
+            (b":a\r\n", Err(Violation::Malformed("integer"))),
+            (b"*1\r\n", Ok(State::Type)),
+            (b"*1\r\n>", Err(Violation::NestedPush)),
+            (b"*0\r\n>", Ok(State::Line)),
+            (b"|1\r\n", Ok(State::Type)),
+            (b"|0\r\n>", Ok(State::Line)),
+            (b"$1", Ok(State::Line)),
+            (b"$1\r", Ok(State::LineFeed)),
+            (b"$-1\r\n", Ok(State::Type)),
+            (b"$0\r\n", Ok(State::Bulk)),
+            (b"!1\r\n", Ok(State::Bulk)),
+            (b"=4\r\n", Ok(State::Bulk)),
+            (b"$1\r\n\r", Ok(State::Bulk)),
+            (b"$1\r\n\r\r", Ok(State::Bulk)),
+            (b"$1\r\n\r\r\r", Err(Violation::BulkEnd)),
+            (b"$1\r\n\r\r\n", Ok(State::Type)),
+            (b"=4\r\ntxt:\r\n", Ok(State::Type)),
+            (b"=4\r\ntxts\r\n", Err(Violation::Malformed("verbatim string"))),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(state_after(bytes, bytes.len().max(1)), expected, "{}", bytes.escape_ascii());
+            assert_eq!(state_after(bytes, 1), expected, "{} byte by byte", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_known_in_payloads_only() {
+        let mut scan = Scan::new(Limits::default());
+        assert_eq!(scan.missing(0), 0);
+        assert!(scan.next(b"$10\r\n01").expect("well-formed").is_none());
+        assert_eq!((scan.missing(7), scan.missing(16), scan.missing(17)), (10, 1, 0));
+        // A driver may have read more than it knew of.
+        assert_eq!(scan.missing(usize::MAX), 0);
+        assert!(scan.next(b"$10\r\n0123456789\r\n").expect("well-formed").is_some());
+        assert_eq!(scan.missing(0), 0);
+    }
 }
