@@ -122,6 +122,9 @@ fn single(token: Token, length: usize, input: &mut BytesMut, passed: &mut usize)
         }
     }
     element(token, |span| {
+        if span.len() == 0 {
+            return Bytes::new(); // An empty slice of the buffer would keep all of it alive.
+        }
         input.advance(frame + span.start);
         *passed = length - span.end;
         input.split_to(span.len()).freeze()
@@ -513,6 +516,20 @@ mod tests {
             prop_assert!(feed.decoder.missing() <= stream.len() - prefix.len());
             prop_assert_eq!(feed.take(&stream[prefix.len()..]), Ok(()));
             prop_assert_eq!(feed.replies, [reply]);
+        }
+    }
+
+    #[test]
+    fn an_empty_reply_keeps_no_buffer_alive() {
+        for (stream, is_slice) in
+            [("$0\r\n\r\n", false), ("+\r\n", false), ("+OK\r\n", false), ("+PONG\r\n", true)]
+        {
+            let (mut input, mut replies) = (BytesMut::from(stream), Vec::new());
+            Decoder::new(Limits::default()).decode(&mut input, &mut replies).expect("valid");
+            assert!(input.is_empty());
+            drop(input);
+            let bytes = replies.remove(0).into_bytes().expect("a text");
+            assert_eq!(bytes.is_unique(), is_slice, "{stream:?}");
         }
     }
 }
