@@ -318,3 +318,18 @@ fn offsets_count_from_the_first_byte_of_the_connection() {
     let error = decode(Limits::default(), pieces).1.expect("no integer");
     assert_eq!(error.offset, 2 * stream.len() as u64 + 4);
 }
+
+#[test]
+fn limits_that_allow_anything_still_refuse_what_has_no_end() {
+    const ANY: usize = usize::MAX;
+    let limits = Limits { depth: u32::MAX, line: ANY, bulk: ANY, elements: ANY, frame: ANY };
+    let limit = Limits::MAX_SIZE;
+    for length in [limit as u128 + 1, ANY as u128, ANY as u128 + 1, u128::MAX] {
+        assert_eq!(violation(limits, &format!("${length}\r\n")), Violation::Bulk { limit });
+        for kind in ["*", "%", "|"] {
+            assert_eq!(violation(limits, &format!("{kind}{length}\r\n")), Violation::Elements { limit });
+        }
+    }
+    assert_eq!(violation(limits, &format!("${limit}\r\n")), Violation::Frame { limit });
+    assert_eq!(decode(limits, [format!("*{limit}\r\n:1\r\n")]), (vec![], None));
+}

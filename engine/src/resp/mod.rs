@@ -57,6 +57,8 @@ pub struct Limits {
 impl Limits {
     /// The deepest nesting that [`Limits::depth`] can allow: dropping or comparing a [`Reply`] recurses.
     pub const MAX_DEPTH: u32 = 128;
+    /// The most that the other limits can allow (more is taken as that): a quarter of the address space.
+    pub const MAX_SIZE: usize = usize::MAX / 4;
 }
 
 impl Default for Limits {

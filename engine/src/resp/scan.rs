@@ -98,12 +98,16 @@ enum Length {
 
 impl Scan {
     pub(super) fn new(limits: Limits) -> Self {
-        // A fraction of the address space, so that no position can overflow.
-        let frame = limits.frame.min(usize::MAX / 4);
-        let line = limits.line.min(usize::MAX / 4);
-        let depth = limits.depth.min(Limits::MAX_DEPTH);
+        // No position can overflow then, and a length that saturates is over every limit.
+        let bounded = |limit: usize| limit.min(Limits::MAX_SIZE);
         Self {
-            limits: Limits { frame, line, depth, ..limits },
+            limits: Limits {
+                depth: limits.depth.min(Limits::MAX_DEPTH),
+                line: bounded(limits.line),
+                bulk: bounded(limits.bulk),
+                elements: bounded(limits.elements),
+                frame: bounded(limits.frame),
+            },
             offset: 0,
             pos: 0,
             state: State::Type,

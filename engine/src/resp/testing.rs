@@ -229,6 +229,13 @@ pub(super) fn cut<'a>(stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
 /// The decoder as one would write it first: recursive, from the start of a frame each time. What it decodes of a
 /// stream, and whether it stumbled.
 pub(super) fn naive_decode(limits: Limits, stream: &[u8]) -> (Vec<Reply>, bool) {
+    let limits = Limits {
+        depth: limits.depth.min(Limits::MAX_DEPTH),
+        line: limits.line.min(Limits::MAX_SIZE),
+        bulk: limits.bulk.min(Limits::MAX_SIZE),
+        elements: limits.elements.min(Limits::MAX_SIZE),
+        frame: limits.frame.min(Limits::MAX_SIZE),
+    };
     let (mut replies, mut rest) = (Vec::new(), stream);
     loop {
         let mut frame = Naive { bytes: rest, pos: 0, elements: 0, limits };
