@@ -25,7 +25,10 @@ impl Circuit {
 
     /// A lane has news.
     pub fn handle_signal(&mut self, now: Instant, signal: Signal) {
+        // An outage may be over before the breaker has opened.
+        self.recovered |= signal == Signal::Ready && self.breaker.state() == BreakerState::Closed;
         self.change(|breaker| match signal {
+            Signal::Ready => {}
             Signal::Verdict(permit, verdict) => breaker.record(now, permit, verdict),
             Signal::Failure => breaker.record_failure(now),
             Signal::Trip => breaker.trip(now),
@@ -54,7 +57,8 @@ impl Circuit {
         self.breaker.poll_probe()
     }
 
-    /// Whether the breaker has closed again since this was asked last: tell the tiers.
+    /// Whether the server is back since this was asked last, tell the tiers: the breaker has closed again, or a new
+    /// connection serves although it had not opened.
     #[must_use]
     pub const fn poll_recovered(&mut self) -> bool {
         core::mem::replace(&mut self.recovered, false)
@@ -90,6 +94,17 @@ impl Circuit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_connection_is_a_recovery_while_closed() {
+        let now = Instant::EPOCH;
+        let mut circuit = Circuit::new(BreakerConfig::default(), 1);
+        circuit.handle_signal(now, Signal::Ready);
+        assert_eq!((circuit.poll_recovered(), circuit.poll_recovered()), (true, false));
+        circuit.handle_signal(now, Signal::Trip);
+        circuit.handle_signal(now, Signal::Ready);
+        assert!(!circuit.poll_recovered(), "the breaker decides when it is open");
+    }
 
     #[test]
     fn closing_again_is_told_once() {

@@ -369,6 +369,7 @@ impl Lane {
                 Event::Ready => {
                     self.stats.connects += 1;
                     self.last_error = None;
+                    self.signals.push(Signal::Ready);
                     if self.probe.is_some() {
                         self.link.ping();
                     }

@@ -66,6 +66,8 @@ pub enum Signal {
     Failure,
     /// The server refused us for a reason that only a changed configuration cures.
     Trip,
+    /// A connection serves.
+    Ready,
 }
 
 impl Signal {
@@ -74,7 +76,7 @@ impl Signal {
     pub fn matters(self, view: BreakerView) -> bool {
         match self {
             Self::Verdict(permit, Verdict::Success) => view.success_matters(permit),
-            Self::Verdict(..) | Self::Failure | Self::Trip => true,
+            Self::Verdict(..) | Self::Failure | Self::Trip | Self::Ready => true,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::format;
 use std::vec::Vec;
 
 use super::kit::{Id, World};
-use super::{STORED, millis, secs, value};
+use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
 use crate::link::Cause;
 use crate::machine::{Answer, Cleared, Failure, OperationError, Request, Source};
 use crate::policy::{BreakerState, Executed, Jitter};
@@ -276,4 +276,23 @@ fn a_lost_write_that_is_then_refused_leaves_no_mirror() {
         take_away(&mut world);
         assert_eq!(value(&world.ask("k", Request::Get)), Some(("new", true)), "{line}");
     }
+}
+
+/// An outage that is over before the breaker opens is one all the same.
+#[test]
+fn locals_of_a_short_outage_do_not_outlive_it() {
+    let mut world = World::connected(|config| config.breaker.failure_threshold = 1_000);
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(5));
+    assert_eq!(world.ask("k", Request::Set { value: "local".into(), ttl: None }), STORED_IN_FALLBACK);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("local", true)));
+    world.net.refuse = false;
+    world.run_for(secs(200));
+    assert!(world.engine.is_ready(0));
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(5));
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", true)));
+    assert_eq!(world.engine.breaker(), (BreakerState::Closed, 0));
 }

@@ -320,6 +320,7 @@ fn every_state_ends_by_cancel_deadline_and_close() {
 fn signals_are_few() {
     let now = Instant::from_millis(2);
     let mut lane = ready_lane(LaneConfig::default());
+    assert_eq!(lane.drain_signals().collect::<Vec<_>>(), [Signal::Ready]);
     let ids: Vec<_> =
         (0..1_000).map(|_| lane.submit(now, &GET, permit(), DEADLINE).expect("there is room")).collect();
     assert_eq!(lane.poll_transmit(&mut Vec::new()), Transmit::Linger);
