@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_tokio::{Cache, Error, MemoryCache, MemoryStats, SetOutcome, Source, Ttl};
+use larder_tokio::{Cache, Error, MemoryCache, MemoryStats, SetOutcome, Source, Ttl, Undecodable};
 
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -40,6 +40,24 @@ fn m2_m3_m4_ttl_default_never_and_after() {
     assert_eq!(now(cache.get::<u32>("never")).expect("get"), Some(1));
     assert_eq!(now(cache.get::<u32>("after")).expect("get"), Some(1));
     assert_eq!(memory(&cache).expired_items(), 1);
+}
+
+#[test]
+fn m5_expired_entries_go_without_a_task() {
+    let cache = Cache::memory().max_entries(1000).build().expect("valid");
+    for n in 0..500 {
+        now(cache.set(&format!("short{n}"), &n).ttl(Duration::from_millis(5))).expect("set");
+        now(cache.set(&format!("long{n}"), &n)).expect("set");
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    for n in 0..500 {
+        now(cache.set(&format!("new{n}"), &n)).expect("set");
+    }
+    let stats = memory(&cache);
+    assert_eq!((stats.current_size, stats.expired_items(), stats.counters.evictions()), (1000, 500, 0));
+    for n in 0..500 {
+        assert_eq!(now(cache.get(&format!("long{n}"))).expect("get"), Some(n), "a live one was pushed out");
+    }
 }
 
 #[test]
@@ -111,6 +129,53 @@ fn m8_bytes_are_counted_exactly_and_bounded() {
     let error = now(cache.set_bytes("n", vec![0; 60])).expect_err("too large");
     assert!(matches!(error, Error::TooLarge(_)) && error.to_string().contains("max_entry_bytes"), "{error}");
     assert_eq!(memory(&cache).current_size, 2, "nothing was evicted for it");
+}
+
+#[test]
+fn m9_values_are_the_caches_own() {
+    let cache = Cache::memory().build().expect("valid");
+    let mut list = vec![1, 2];
+    let set = cache.set("k", &list);
+    list.push(3);
+    now(set).expect("set");
+    let mut found: Vec<u8> = now(cache.get("k")).expect("get").expect("a value");
+    assert_eq!(found, [1, 2], "as it was when `set` was called");
+    found.clear();
+    assert_eq!(now(cache.get::<Vec<u8>>("k")).expect("get"), Some(vec![1, 2]));
+
+    let typed: MemoryCache<u8, Vec<u8>> = MemoryCache::builder().build().expect("valid");
+    typed.insert(1, vec![1, 2]).expect("fits");
+    typed.get(&1).expect("a value").clear();
+    assert_eq!(typed.get(&1), Some(vec![1, 2]));
+}
+
+#[test]
+fn b3_null_miss_and_undecodable_are_three_things() {
+    let cache = Cache::memory().build().expect("valid");
+    let picky = Cache::memory().undecodable(Undecodable::Error).build().expect("valid");
+    for cache in [&cache, &picky] {
+        now(cache.set("null", &None::<u8>)).expect("set");
+        now(cache.set_bytes("corrupt", "{")).expect("set");
+        assert_eq!(now(cache.get::<Option<u8>>("null")).expect("get"), Some(None));
+        assert_eq!(now(cache.get::<Option<u8>>("none")).expect("get"), None);
+    }
+    assert_eq!(now(cache.get::<u8>("corrupt")).expect("a miss"), None);
+    assert!(now(picky.get::<u8>("corrupt")).expect_err("no number").is_undecodable());
+    assert_eq!((cache.stats().undecodable, picky.stats().undecodable), (1, 1));
+}
+
+#[test]
+fn b9_bad_keys_are_errors_that_touch_nothing() {
+    let cache = Cache::memory().build().expect("valid");
+    let too_long = "k".repeat(251);
+    for key in ["", "a b", "a\r\nb", "a\tb", "a\0b", too_long.as_str()] {
+        assert!(matches!(now(cache.get::<u8>(key)), Err(Error::Key(_))), "{key:?}");
+        assert!(matches!(now(cache.set(key, &1)), Err(Error::Key(_))), "{key:?}");
+        assert!(matches!(now(cache.exists(key)), Err(Error::Key(_))), "{key:?}");
+        assert!(matches!(now(cache.delete(key)), Err(Error::Key(_))), "{key:?}");
+    }
+    now(cache.set(&"ü".repeat(250), &1)).expect("characters are counted, not bytes");
+    assert_eq!(memory(&cache).current_size, 1);
 }
 
 #[test]

@@ -1,53 +1,13 @@
 //! Redis stalls, dies, comes back: nobody hangs, nobody gets another's value, and traffic returns.
 
-use std::future::Future;
+mod common;
+
 use std::time::{Duration, Instant};
 
+use common::{GRACE, eventually, quick, redis, returns_to_redis, timed};
 use larder_tests::{RedisServer, free_port};
-use larder_tokio::{BreakerState, Cache, Error, RedisBuilder, RedisStats, SetOutcome, Source, Tokio};
+use larder_tokio::{BreakerState, SetOutcome, Source, Tokio};
 use tokio::task::JoinSet;
-
-/// How much later than promised a noisy machine may be.
-const GRACE: Duration = Duration::from_secs(2);
-
-fn quick(url: String) -> RedisBuilder {
-    Cache::redis(url)
-        .namespace("t")
-        .operation_timeout(Duration::from_secs(1))
-        .breaker_timeout(Duration::from_millis(500))
-        .reconnect_backoff_base(Duration::from_millis(20))
-        .retry_backoff_max(Duration::from_millis(200))
-}
-
-fn redis(cache: &Cache) -> RedisStats {
-    cache.stats().redis.expect("a cache on Redis")
-}
-
-/// Polls for a state, with a generous limit.
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so().await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
-    let begun = Instant::now();
-    (future.await, begun.elapsed())
-}
-
-async fn returns_to_redis(cache: &Cache) {
-    eventually("traffic returns to Redis", async || {
-        matches!(cache.set("probe", &1).await, Ok(SetOutcome::Stored)) && redis(cache).connected
-    })
-    .await;
-    eventually("the breaker closes", async || {
-        let _ = cache.set("probe", &1).await;
-        redis(cache).circuit_state == BreakerState::Closed
-    })
-    .await;
-}
 
 /// R3, B8.
 #[tokio::test]
@@ -174,90 +134,107 @@ async fn the_fallback_answers_every_operation() {
     assert_eq!(stats.errors, 0);
 }
 
-#[tokio::test]
-async fn a_full_server_refuses_writes_and_nothing_falls_back() {
-    let server =
-        RedisServer::builder().args(["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"]).start();
-    let cache = quick(server.url()).connect(Tokio).await.expect("connects");
-    let error = cache.set_bytes("k", vec![b'x'; 100]).await.expect_err("the server is full");
-    assert_eq!(error.server_error().map(|error| error.code().to_vec()), Some(b"OOM".to_vec()), "{error}");
-    assert_eq!(cache.get_bytes("k").await.expect("reads go on"), None);
-    let redis = redis(&cache);
-    assert_eq!((redis.circuit_state, redis.fallback_writes, redis.unserved), (BreakerState::Closed, 0, 0));
-}
-
-#[tokio::test]
-async fn dropped_futures_give_nobody_anothers_value() {
-    let server = RedisServer::start();
+/// Without a fallback: each of many calls ends in time, with its own answer or an error that says that Redis is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_without_fallback_fails_each_call_in_time() {
+    let mut server = RedisServer::start();
     let cache = quick(server.url()).fallback(false).connect(Tokio).await.expect("connects");
-    for n in 0..100_u32 {
-        cache.set(&format!("k{n}"), &n).await.expect("set");
-    }
     let mut callers = JoinSet::new();
-    for caller in 0..32_u32 {
+    for n in 0..1000_u32 {
         let cache = cache.clone();
         callers.spawn(async move {
-            for round in 0..200_u32 {
-                let n = (caller * 31 + round) % 100;
-                let key = format!("k{n}");
-                // Each third is given up after a moment, wherever it is by then.
-                if round % 3 == 0 {
-                    let moment = Duration::from_micros(u64::from((caller + round) % 20) * 10);
-                    let _ = tokio::time::timeout(moment, cache.get::<u32>(&key)).await;
-                } else {
-                    assert_eq!(cache.get::<u32>(&key).await.expect("answered"), Some(n));
+            let key = format!("k{n}");
+            let (mut slowest, mut failed) = (Duration::ZERO, 0);
+            for round in 0..8 {
+                let (result, took) = timed(async {
+                    match (n + round) % 4 {
+                        0 => cache.set(&key, &n).await.map(drop),
+                        1 => cache.delete(&key).await.map(drop),
+                        2 => cache.exists(&key).await.map(drop),
+                        _ => cache.get::<u32>(&key).await.map(|value| {
+                            assert!(value.is_none_or(|value| value == n), "{key} holds {value:?}");
+                        }),
+                    }
+                })
+                .await;
+                if let Err(error) = result {
+                    assert!(error.is_unavailable() && !error.is_undecodable(), "{error:?}");
+                    failed += 1;
                 }
+                slowest = slowest.max(took);
+                tokio::time::sleep(Duration::from_millis(u64::from(5 + n % 7))).await;
             }
+            (slowest, failed)
         });
     }
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    server.kill();
+    let (mut slowest, mut failed) = (Duration::ZERO, 0);
     while let Some(result) = callers.join_next().await {
-        result.expect("no caller fails");
+        let (took, errors) = result.expect("no caller panics");
+        (slowest, failed) = (slowest.max(took), failed + errors);
     }
+    println!("{failed} of 8 000 operations failed, the slowest took {slowest:?}");
+    assert!(failed > 0, "the server was killed too late to test anything");
+    assert!(slowest < Duration::from_secs(1) + GRACE, "{slowest:?}");
     assert_eq!(redis(&cache).in_flight, 0, "nothing is left behind");
+    assert_eq!(redis(&cache).fallback_writes, 0, "there is none");
+    let error = cache.clear().await.expect_err("nobody is there to clear");
+    assert!(error.is_unavailable(), "{error:?}");
+    server.restart();
+    returns_to_redis(&cache).await;
 }
 
+/// The states one after the other: half-open lasts until callers have used its permits.
 #[tokio::test]
-async fn dropping_last_handle_ends_task() {
-    let server = RedisServer::start();
-    let connections = || server.cli(&["CLIENT", "LIST", "TYPE", "normal"]).matches("name=mine").count();
-    let cache = quick(server.url()).client_name("mine").connect(Tokio).await.expect("connects");
-    let clone = cache.namespace("other").expect("a good namespace");
-    drop(cache);
-    clone.set("k", &1).await.expect("a view keeps the connection");
-    assert_eq!(connections(), 1);
-    drop(clone);
-    eventually("the connection is gone", async || connections() == 0).await;
-}
-
-#[tokio::test]
-async fn close_drains_what_is_in_flight() {
-    let server = RedisServer::start();
-    let cache = quick(server.url()).fallback(false).connect(Tokio).await.expect("connects");
-    let writers: Vec<_> = (0..100)
-        .map(|n| {
-            let cache = cache.clone();
-            tokio::spawn(async move { cache.set(&format!("k{n}"), &n).await })
+async fn the_breaker_goes_through_its_states() {
+    let mut server = RedisServer::start();
+    let cache = quick(server.url()).breaker_half_open_permits(2).connect(Tokio).await.expect("connects");
+    assert_eq!(redis(&cache).circuit_state, BreakerState::Closed);
+    server.kill();
+    eventually("the breaker opens", async || {
+        let _ = cache.get::<u32>("k").await;
+        redis(&cache).circuit_state == BreakerState::Open
+    })
+    .await;
+    let unserved = redis(&cache).unserved;
+    server.restart();
+    // Nobody asks anything: the breaker finds the server by itself, and then waits for callers to try it.
+    eventually("the probe finds the server", async || redis(&cache).circuit_state == BreakerState::HalfOpen)
+        .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(redis(&cache).circuit_state, BreakerState::HalfOpen, "a probe alone does not close it");
+    for trial in 0..2 {
+        // The first may have to wait for the connection that the probe is still making.
+        eventually("the trial is answered by Redis", async || {
+            cache.lookup::<u32>("k").await.expect("answered").source == Source::Primary
         })
-        .collect();
-    tokio::task::yield_now().await;
-    let report = cache.close().await;
-    let mut stored = 0;
-    for writer in writers {
-        match writer.await.expect("no panic") {
-            Ok(outcome) => {
-                assert_eq!(outcome, SetOutcome::Stored);
-                stored += 1;
-            }
-            Err(error) => assert!(error.is_closed(), "{error}"),
-        }
+        .await;
+        assert!(redis(&cache).circuit_state == BreakerState::Closed || trial == 0);
     }
-    println!("{report:?}, {stored} stored");
-    assert_eq!(
-        server.cli(&["DBSIZE"]),
-        stored.to_string(),
-        "what was acknowledged is there, and nothing else"
-    );
-    assert_eq!(report.aborted, 0, "the server was there to answer");
-    let error = cache.get::<u32>("k1").await.expect_err("closed");
-    assert!(matches!(error, Error::Operation(_)) && error.is_closed(), "{error:?}");
+    let redis = redis(&cache);
+    assert!(redis.connected && redis.circuit_breaker_trips >= 1, "{redis:?}");
+    println!("{} trips, {} operations unserved", redis.circuit_breaker_trips, redis.unserved - unserved);
+}
+
+/// A stopped server still accepts connections, so that only time tells.
+#[tokio::test]
+async fn connecting_to_a_stopped_server_ends_in_time() {
+    let server = RedisServer::start();
+    server.pause();
+    let limit = Duration::from_millis(300);
+    let builder = quick(server.url()).connect_timeout(limit);
+    let (error, took) = timed(builder.clone().fallback(false).connect(Tokio)).await;
+    let error = error.expect_err("nobody answers");
+    assert!(error.is_unavailable() && error.to_string().contains("127.0.0.1"), "{error}");
+    println!("connect() to a stopped server with a timeout of {limit:?}: {took:?}, {error}");
+    assert!(took < limit + GRACE, "{took:?}");
+    let (cache, took) = timed(builder.connect(Tokio)).await;
+    let cache = cache.expect("starts degraded");
+    assert!(took < limit + GRACE, "{took:?}");
+    let (error, took) = timed(cache.server_info("server")).await;
+    assert!(error.expect_err("no fallback knows").is_unavailable());
+    assert!(took < Duration::from_secs(1) + GRACE, "{took:?}");
+    server.resume();
+    returns_to_redis(&cache).await;
 }

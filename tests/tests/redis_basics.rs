@@ -48,6 +48,49 @@ async fn times_to_live_are_the_servers() {
     assert!(matches!(zero, Error::Ttl(_)) && zero.to_string().contains("Ttl::Never"), "{zero}");
 }
 
+/// Each set decides anew; a TTL is never inherited, and the shortest and longest ones are within what Redis takes.
+#[tokio::test]
+async fn overwriting_replaces_the_time_to_live() {
+    let server = RedisServer::start();
+    let cache = strict(&server).connect(Tokio).await.expect("connects");
+    let left = || server.cli(&["PTTL", "t:k"]).parse::<i64>().expect("a number");
+    cache.set("k", &1).ttl(Duration::from_secs(60)).await.expect("set");
+    assert!((50_000..=60_000).contains(&left()), "{}", left());
+    cache.set("k", &2).await.expect("set");
+    assert_eq!(left(), -1);
+    cache.set("k", &3).ttl(Duration::MAX).await.expect("set");
+    assert!(left() > 1 << 60, "{}", left());
+    // Rounded up to a millisecond: rounded down, Redis would refuse it.
+    cache.set("k", &4).ttl(Duration::from_nanos(1)).await.expect("set");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(left(), -2, "it is gone");
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct User {
+    name: String,
+    age: Option<u8>,
+    tags: Vec<String>,
+}
+
+#[tokio::test]
+async fn codecs_bring_back_what_they_wrote() {
+    let server = RedisServer::start();
+    let ada =
+        User { name: "Ada \u{1F9EE}\0".to_owned(), age: None, tags: vec![String::new(), "x y".to_owned()] };
+    for codec in [Codec::Json, Codec::Postcard] {
+        let cache = strict(&server).codec(codec).connect(Tokio).await.expect("connects");
+        cache.set("ada", &ada).await.expect("set");
+        assert_eq!(cache.get::<User>("ada").await.expect("get").as_ref(), Some(&ada), "{codec}");
+    }
+    let raw = strict(&server).codec(Codec::Raw).connect(Tokio).await.expect("connects");
+    raw.set("text", "as it is").await.expect("set");
+    assert_eq!(server.cli(&["GET", "t:text"]), "as it is");
+    assert_eq!(raw.get::<String>("text").await.expect("get").as_deref(), Some("as it is"));
+    let error = raw.set("ada", &ada).await.expect_err("no bytes");
+    assert!(matches!(error, Error::Encode(_)), "{error:?}");
+}
+
 #[tokio::test]
 async fn large_and_binary_values_survive() {
     let server = RedisServer::start();

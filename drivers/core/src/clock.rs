@@ -41,3 +41,38 @@ impl fmt::Debug for Clock {
         f.debug_struct("Clock").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn time_goes_by_the_runtimes_clock_and_never_before_its_beginning() {
+        let start = StdInstant::now() + Duration::from_secs(100);
+        let time = Arc::new(Mutex::new(start));
+        let clock = Clock::new({
+            let time = Arc::clone(&time);
+            move || *time.lock().expect("no panic")
+        });
+        let set = |to| *time.lock().expect("no panic") = to;
+        let first = clock.now();
+        set(start + Duration::from_millis(5));
+        assert_eq!(clock.now().saturating_since(first), Duration::from_millis(5));
+        assert_eq!(clock.to_std(clock.now()), Some(start + Duration::from_millis(5)));
+        set(start - Duration::from_secs(50));
+        assert_eq!(clock.now(), first, "a clock that went backwards");
+        set(start + Duration::from_secs(300 * 365 * 86_400));
+        assert!(clock.now() > first && clock.now() < Instant::NEVER, "three hundred years");
+    }
+
+    #[test]
+    fn the_systems_clock_moves() {
+        let clock = Clock::system();
+        let first = clock.now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(clock.now().saturating_since(first) >= Duration::from_millis(2));
+    }
+}

@@ -124,3 +124,36 @@ impl ConfigError {
         self.field
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_engine::machine::{Cause, Failure};
+    use larder_engine::policy::Executed;
+
+    use super::*;
+
+    /// What each cause means to a caller: out of time, Redis is gone, asked too much, closed.
+    #[test]
+    fn causes_are_told_apart() {
+        let failed = |cause| OperationError::Failed(Failure { cause, executed: Executed::Unknown });
+        let cases: [(OperationError, [bool; 4]); 11] = [
+            (failed(Cause::TimedOut), [true, true, false, false]),
+            (failed(Cause::Stalled), [false, true, false, false]),
+            (failed(Cause::Unreachable), [false, true, false, false]),
+            (failed(Cause::ConnectionLost), [false, true, false, false]),
+            (failed(Cause::Protocol), [false, true, false, false]),
+            (failed(Cause::Overloaded), [true, false, true, false]),
+            (OperationError::BreakerOpen, [false, true, false, false]),
+            (OperationError::Overloaded, [false, false, true, false]),
+            (OperationError::TooLarge { len: 2, max: 1 }, [false, false, false, false]),
+            (OperationError::Unexpected { command: "GET" }, [false, false, false, false]),
+            (OperationError::Closed, [false, false, false, true]),
+        ];
+        for (cause, expected) in cases {
+            let error = Error::from(cause);
+            let told = [error.is_timeout(), error.is_unavailable(), error.is_overload(), error.is_closed()];
+            assert_eq!(told, expected, "{error:?}");
+            assert!(!error.is_undecodable() && !error.is_wrong_type() && error.server_error().is_none());
+        }
+    }
+}

@@ -394,3 +394,64 @@ impl MemoryStats {
         self.counters.expired
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        for whole in [0, 1, 63, 64, 65, 16_384, u64::MAX] {
+            for shards in 1..=MAX_SHARDS {
+                let parts: Vec<u64> = (0..shards).map(|index| share(whole, shards, index)).collect();
+                assert_eq!(parts.iter().map(|part| u128::from(*part)).sum::<u128>(), u128::from(whole));
+                let (least, most) = (parts.iter().min(), parts.iter().max());
+                assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{parts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_hold_over_all_shards() {
+        let cache: MemoryCache<u64, u64> = MemoryCache::builder()
+            .max_entries(20_000)
+            .max_bytes(150_000)
+            .weigher(|_, value| *value)
+            .build()
+            .expect("valid");
+        assert!(cache.inner.shards.len() > 1, "it is large enough for several");
+        for key in 0..50_000 {
+            cache.insert(key, key % 10).expect("fits");
+        }
+        let stats = cache.stats();
+        assert!(stats.current_size <= 20_000 && stats.memory_usage <= 150_000, "{stats:?}");
+        assert!(stats.current_size > 15_000, "{stats:?}");
+        assert_eq!(stats.counters.evictions() + stats.current_size as u64, 50_000);
+        let kept: u64 = (0..50_000).filter_map(|key| cache.get(&key)).sum();
+        assert_eq!(kept, stats.memory_usage, "the weight of what is there, and of nothing else");
+    }
+
+    #[test]
+    fn a_panic_in_the_callers_code_leaves_the_cache_usable() {
+        let cache: MemoryCache<u8, u8> = MemoryCache::builder().build().expect("valid");
+        cache.insert(1, 1).expect("fits");
+        let look = || cache.get_with(&1, |_| -> u8 { panic!("the caller's") });
+        assert!(catch_unwind(AssertUnwindSafe(look)).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| cache.remove_if(|_, _| panic!("the caller's")))).is_err());
+        assert_eq!((cache.get(&1), cache.len()), (Some(1), 1));
+        cache.insert(2, 2).expect("fits");
+        assert_eq!(cache.clear(), 2);
+    }
+
+    #[test]
+    fn values_of_zero_time_are_never_found() {
+        let cache: MemoryCache<u8, u8> = MemoryCache::builder().build().expect("valid");
+        cache.insert(1, 1).expect("fits");
+        cache.insert_with_ttl(1, 2, Duration::ZERO).expect("fits");
+        assert_eq!(cache.get(&1), None);
+        cache.insert_with_ttl(1, 3, Duration::MAX).expect("fits");
+        assert_eq!(cache.get(&1), Some(3));
+    }
+}

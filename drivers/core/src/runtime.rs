@@ -73,3 +73,16 @@ pub trait Timer: Send + Unpin + 'static {
     /// Ready once it has fired. A timer that was never set is pending.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_shown_as_they_are_written() {
+        let tcp = |host: &str| Endpoint::Tcp { host: host.to_owned(), port: 6379 };
+        assert_eq!(tcp("localhost").to_string(), "localhost:6379");
+        assert_eq!(tcp("::1").to_string(), "[::1]:6379");
+        assert_eq!(Endpoint::Unix("/run/redis.sock".into()).to_string(), "/run/redis.sock");
+    }
+}

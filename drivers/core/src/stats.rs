@@ -162,3 +162,33 @@ impl Counters {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cache;
+
+    #[test]
+    fn each_tally_has_a_counter_of_its_own() {
+        let counters = Counters::default();
+        for (n, tally) in Tally::ALL.into_iter().enumerate() {
+            assert_eq!(tally as usize, n, "{tally:?} stands elsewhere in the array");
+            (0..=n).for_each(|_| counters.add(tally));
+        }
+        let mut counts = counters.counts();
+        for (n, tally) in Tally::ALL.into_iter().enumerate() {
+            assert_eq!(*counts.counter(tally), n as u64 + 1, "{tally:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_asked_has_no_rate() {
+        let cache = Cache::memory().max_entries(5).build().expect("valid");
+        assert_eq!(
+            cache.stats().to_string(),
+            "memory: 0 operations, hit rate – (0 hits, 0 misses), error rate –, 0 errors, 0 undecodable\n  \
+             0 of 5 entries, 0 bytes, 0 expired, 0 evicted\n"
+        );
+        assert_eq!(Percent(Some(1.0 / 3.0)).to_string(), "33.3 %");
+    }
+}

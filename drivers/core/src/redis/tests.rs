@@ -370,3 +370,104 @@ fn dropping_the_last_handle_ends_the_task() {
     world.run(serve);
     assert!(lock(&world.tasks)[0].finished);
 }
+
+/// The first caller gives up when so many bytes of its answer have come: the next one gets its own all the same.
+#[test]
+fn late_reply_is_not_given_to_the_next_caller() {
+    let (first, replies) = ("$5\r\nfirst\r\n", b"$5\r\nfirst\r\n$6\r\nsecond\r\n");
+    for cut in 0..=first.len() {
+        let world = World::default();
+        let cache = world.cache();
+        let mut given_up = Box::pin(cache.get_bytes("first"));
+        let mut waiting = pin!(cache.get_bytes("second"));
+        assert!(poll_once(given_up.as_mut()).is_pending() && poll_once(waiting.as_mut()).is_pending());
+        world.run(|_| Vec::new());
+        world.feed(&replies[..cut]);
+        world.run(|_| Vec::new());
+        drop(given_up);
+        world.feed(&replies[cut..]);
+        world.run(|_| Vec::new());
+        let Poll::Ready(Ok(Some(value))) = poll_once(waiting.as_mut()) else { panic!("cut at {cut}") };
+        assert_eq!(&value[..], b"second", "cut at {cut}");
+        assert_eq!(cache.stats().redis.expect("on Redis").in_flight, 0);
+    }
+}
+
+#[test]
+fn replies_arrive_in_any_pieces() {
+    let world = World::default();
+    let cache = world.cache();
+    let keys = ["a", "bb", "ccc"];
+    let mut gets: Vec<_> = keys.iter().map(|key| Box::pin(cache.get_bytes(key))).collect();
+    gets.iter_mut().for_each(|get| assert!(poll_once(get.as_mut()).is_pending()));
+    world.run(|_| Vec::new());
+    for byte in b"$1\r\na\r\n>1\r\n+push\r\n$2\r\nbb\r\n$3\r\nccc\r\n" {
+        world.feed(&[*byte]);
+        world.run(|_| Vec::new());
+    }
+    for (get, key) in gets.iter_mut().zip(keys) {
+        let Poll::Ready(Ok(Some(value))) = poll_once(get.as_mut()) else { panic!("{key} not answered") };
+        assert_eq!(&value[..], key.as_bytes());
+    }
+}
+
+/// What nobody has asked for, and what is no RESP at all: nothing after it can be trusted to be whose it seems to be.
+#[test]
+fn replies_out_of_order_end_the_connection_and_no_other() {
+    for noise in [&b"$5\r\nstray\r\n"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+        let world = World::default();
+        world.timers_work.store(true, Ordering::Relaxed);
+        let cache = world.cache();
+        world.feed(noise);
+        world.run(serve);
+        let redis = cache.stats().redis.expect("on Redis");
+        assert_eq!((redis.connected, redis.connection_errors), (false, 1), "{noise:?}");
+        for _ in 0..10 {
+            world.pass(Duration::from_millis(100));
+            world.wake_tasks();
+            world.run(serve);
+        }
+        let mut get = pin!(cache.get_bytes("k"));
+        assert!(poll_once(get.as_mut()).is_pending());
+        world.run(serve);
+        let Poll::Ready(Ok(Some(value))) = poll_once(get.as_mut()) else { panic!("not connected again") };
+        assert_eq!(&value[..], b"k");
+        assert_eq!(cache.stats().redis.expect("on Redis").connects, 2);
+    }
+}
+
+/// However many operations are on it: else one `CLIENT KILL` under load would open the breaker.
+#[test]
+fn a_lost_connection_is_one_failure() {
+    let world = World::default();
+    let builder = Cache::redis("redis://nowhere").fallback(false).retry_attempts(1).breaker_threshold(2);
+    let cache = builder.connect_lazy(world.clone()).expect("valid");
+    world.run(serve);
+    let mut gets: Vec<_> = (0..64).map(|n| Box::pin(cache.get_bytes(&format!("k{n}")))).collect();
+    gets.iter_mut().for_each(|get| assert!(poll_once(get.as_mut()).is_pending()));
+    world.run(|_| Vec::new());
+    world.feed(b"no RESP at all\r\n");
+    world.run(|_| Vec::new());
+    for get in &mut gets {
+        let Poll::Ready(Err(error)) = poll_once(get.as_mut()) else { panic!("it cannot be answered") };
+        assert!(error.is_unavailable(), "{error:?}");
+    }
+    let redis = cache.stats().redis.expect("on Redis");
+    assert_eq!((redis.circuit_state, redis.connection_errors), (BreakerState::Closed, 1), "{redis:?}");
+}
+
+/// Polled once more after its answer, a future neither panics nor asks again.
+#[test]
+fn a_finished_future_has_nothing_more_to_say() {
+    let world = World::default();
+    let cache = world.cache();
+    let mut get = pin!(cache.get_bytes("k"));
+    assert!(poll_once(get.as_mut()).is_pending());
+    world.run(serve);
+    assert!(matches!(poll_once(get.as_mut()), Poll::Ready(Ok(Some(_)))));
+    let writes = lock(&world.wire).writes;
+    let Poll::Ready(Err(error)) = poll_once(get.as_mut()) else { panic!("an error") };
+    assert!(error.is_closed(), "{error:?}");
+    world.run(serve);
+    assert_eq!(lock(&world.wire).writes, writes);
+}

@@ -1,0 +1,125 @@
+//! A backend of one's own behind the same `Cache`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_tokio::{Backend, BackendError, BackendFuture, Cache, Error, SetOutcome, Source, Ttl};
+use tokio::task::yield_now;
+
+/// A map that takes its time, remembers times to live instead of obeying them, and fails when it is told to.
+#[derive(Clone, Debug, Default)]
+struct Slow(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    map: Mutex<BTreeMap<Bytes, (Bytes, Option<Duration>)>>,
+    broken: AtomicBool,
+}
+
+impl Slow {
+    fn later<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut BTreeMap<Bytes, (Bytes, Option<Duration>)>) -> T + Send + 'static,
+    ) -> BackendFuture<'_, T> {
+        Box::pin(async move {
+            yield_now().await;
+            if self.0.broken.load(Ordering::Relaxed) {
+                return Err(BackendError::from("the disk is full"));
+            }
+            Ok(work(&mut self.0.map.lock().expect("no panic")))
+        })
+    }
+
+    fn ttl(&self, key: &str) -> Option<Duration> {
+        self.0.map.lock().expect("no panic").get(key.as_bytes()).expect("it was set").1
+    }
+}
+
+impl Backend for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn get(&self, key: Bytes) -> BackendFuture<'_, Option<Bytes>> {
+        self.later(move |map| map.get(&key).map(|(value, _)| value.clone()))
+    }
+
+    fn set(&self, key: Bytes, value: Bytes, ttl: Option<Duration>) -> BackendFuture<'_, ()> {
+        self.later(move |map| drop(map.insert(key, (value, ttl))))
+    }
+
+    fn delete(&self, key: Bytes) -> BackendFuture<'_, bool> {
+        self.later(move |map| map.remove(&key).is_some())
+    }
+
+    fn clear(&self, prefix: Bytes) -> BackendFuture<'_, u64> {
+        self.later(move |map| {
+            let before = map.len();
+            map.retain(|key, _| !key.starts_with(&prefix));
+            (before - map.len()) as u64
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_custom_backend_serves_every_operation() {
+    let slow = Slow::default();
+    let builder = Cache::custom(slow.clone()).namespace("t").default_ttl(Duration::from_secs(9));
+    let cache = builder.build().expect("valid");
+    let other = cache.namespace("tt").expect("a good namespace");
+
+    assert_eq!(cache.set("default", &(1, "x")).await.expect("set"), SetOutcome::Stored);
+    cache.set("never", &1).ttl(Ttl::Never).await.expect("set");
+    cache.set("after", &1).ttl(Duration::from_secs(5)).await.expect("set");
+    other.set("k", &None::<u8>).await.expect("set");
+    assert_eq!(slow.ttl("t:default"), Some(Duration::from_secs(9)));
+    assert_eq!(slow.ttl("t:never"), None);
+    assert_eq!(slow.ttl("t:after"), Some(Duration::from_secs(5)));
+
+    let found = cache.lookup::<(u8, String)>("default").await.expect("lookup");
+    assert_eq!((found.value, found.source), (Some((1, "x".to_owned())), Source::Primary));
+    assert_eq!(cache.get_bytes("default").await.expect("get").as_deref(), Some(&b"[1,\"x\"]"[..]));
+    assert_eq!(cache.get::<u8>("none").await.expect("get"), None);
+    assert_eq!(other.get::<Option<u8>>("k").await.expect("get"), Some(None));
+    assert!(other.exists("k").await.expect("exists"), "a stored null is there");
+    assert!(cache.delete("never").await.expect("delete"));
+    assert!(!cache.delete("never").await.expect("delete"));
+    assert_eq!(cache.clear().await.expect("clear").removed, 2);
+    assert!(other.exists("k").await.expect("exists"), "t is no prefix of tt");
+    assert_eq!(cache.server_info("server").await.expect("nobody to ask"), None);
+    assert_eq!(cache.close().await, Default::default());
+
+    let stats = cache.stats();
+    assert_eq!((stats.backend, stats.hits, stats.misses, stats.errors), ("slow", 3, 1, 0));
+    assert_eq!((stats.sets, stats.deletes, stats.error_rate), (4, 2, Some(0.0)));
+    assert!(stats.redis.is_none() && stats.memory.is_none());
+}
+
+#[tokio::test]
+async fn its_errors_reach_the_caller_with_their_cause() {
+    let slow = Slow::default();
+    let cache = Cache::custom(slow.clone()).build().expect("valid");
+    cache.set("k", &1).await.expect("set");
+    slow.0.broken.store(true, Ordering::Relaxed);
+    let errors = [
+        cache.get::<u8>("k").await.expect_err("get"),
+        cache.set("k", &2).await.expect_err("set"),
+        cache.delete("k").await.expect_err("delete"),
+        cache.exists("k").await.expect_err("exists"),
+        cache.clear().await.expect_err("clear"),
+    ];
+    for error in &errors {
+        assert!(matches!(error, Error::Backend { backend: "slow", .. }), "{error:?}");
+        assert!(error.to_string().contains("the disk is full"), "{error}");
+        assert!(!error.is_unavailable() && !error.is_timeout() && !error.is_closed());
+    }
+    // A bad key never gets there, and is no failure of the backend's.
+    assert!(matches!(cache.get::<u8>("a b").await, Err(Error::Key(_))));
+    let stats = cache.stats();
+    assert_eq!((stats.total_operations, stats.errors, stats.error_rate), (6, 5, Some(5.0 / 6.0)));
+    slow.0.broken.store(false, Ordering::Relaxed);
+    assert_eq!(cache.get::<u8>("k").await.expect("get"), Some(1));
+}
