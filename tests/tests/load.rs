@@ -29,16 +29,11 @@ fn assert_undisturbed(cache: &Cache) {
     );
 }
 
-/// R1, with the default configuration, but for the time that a debug build may need on a busy machine: 100 000 sets of one
-/// moment take it about 3 of the default 5 s when nothing else runs.
+/// R1, with the default configuration.
 async fn concurrent_sets_all_reach_redis() {
-    for (count, timeout) in [(100, None), (100_000, Some(Duration::from_secs(60)))] {
+    for count in [100, 100_000] {
         let server = RedisServer::start();
-        let mut builder = Cache::redis(server.url());
-        if let Some(timeout) = timeout {
-            builder = builder.operation_timeout(timeout);
-        }
-        let cache = builder.connect(Tokio).await.expect("connects");
+        let cache = Cache::redis(server.url()).connect(Tokio).await.expect("connects");
         let begun = Instant::now();
         set_all(&cache, count).await;
         println!("{count} concurrent sets: {:?}", begun.elapsed());
