@@ -423,7 +423,7 @@ impl Operation {
         match (&self.request, reply) {
             (Request::Get, Reply::Bulk(value)) => Ok(Answer::Value(Some(value), Source::Primary)),
             (Request::Get, Reply::Null) => Ok(Answer::Value(None, Source::Primary)),
-            (Request::Set { .. }, Reply::Simple(_)) => Ok(Answer::Stored(Source::Primary)),
+            (Request::Set { .. }, reply) if reply.is_ok() => Ok(Answer::Stored(Source::Primary)),
             (Request::Delete, Reply::Integer(n)) => Ok(Answer::Deleted(n > 0, Source::Primary)),
             (Request::Exists, Reply::Integer(n)) => Ok(Answer::Exists(n > 0, Source::Primary)),
             (Request::Scan { .. } | Request::Unlink(_) | Request::Info, reply) => Ok(Answer::Reply(reply)),

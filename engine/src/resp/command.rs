@@ -62,8 +62,6 @@ pub enum Command<'a> {
     Del(Key<'a>),
     /// `EXISTS` of one key.
     Exists(Key<'a>),
-    /// `PTTL`: the milliseconds a key has left.
-    PTtl(Key<'a>),
     /// `UNLINK` of keys as `SCAN` returned them, namespace included. There must be at least one.
     Unlink(&'a [Bytes]),
     /// `SCAN`: a page of the keys that match.
@@ -106,13 +104,6 @@ pub enum Command<'a> {
         /// Its value.
         value: &'a [u8],
     },
-    /// `CLIENT ID`: the number of this connection.
-    ClientId,
-    /// `CLIENT KILL ID`: ends another connection, so that nothing sent over it can still be executed.
-    ClientKill {
-        /// What [`Command::ClientId`] or `HELLO` answered there.
-        id: u64,
-    },
 }
 
 impl Command<'_> {
@@ -150,25 +141,11 @@ impl Command<'_> {
     #[must_use]
     pub const fn is_idempotent(&self) -> bool {
         match self {
-            Self::Get(_)
-            | Self::Exists(_)
-            | Self::PTtl(_)
-            | Self::Scan { .. }
-            | Self::Info(_)
-            | Self::Ping => true,
+            Self::Get(_) | Self::Exists(_) | Self::Scan { .. } | Self::Info(_) | Self::Ping => true,
             Self::Set { .. } | Self::Del(_) | Self::Unlink(_) => true,
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => true,
-            Self::ClientSetName(_)
-            | Self::ClientSetInfo { .. }
-            | Self::ClientId
-            | Self::ClientKill { .. } => true,
+            Self::ClientSetName(_) | Self::ClientSetInfo { .. } => true,
         }
-    }
-
-    /// Whether the command changes keys.
-    #[must_use]
-    pub const fn is_write(&self) -> bool {
-        matches!(self, Self::Set { .. } | Self::Del(_) | Self::Unlink(_))
     }
 
     /// The command's name, as in Redis's documentation.
@@ -179,7 +156,6 @@ impl Command<'_> {
             Self::Set { .. } => "SET",
             Self::Del(_) => "DEL",
             Self::Exists(_) => "EXISTS",
-            Self::PTtl(_) => "PTTL",
             Self::Unlink(_) => "UNLINK",
             Self::Scan { .. } => "SCAN",
             Self::Info(_) => "INFO",
@@ -189,8 +165,6 @@ impl Command<'_> {
             Self::Select(_) => "SELECT",
             Self::ClientSetName(_) => "CLIENT SETNAME",
             Self::ClientSetInfo { .. } => "CLIENT SETINFO",
-            Self::ClientId => "CLIENT ID",
-            Self::ClientKill { .. } => "CLIENT KILL",
         }
     }
 
@@ -221,10 +195,6 @@ impl Command<'_> {
             }
             Self::Exists(key) => {
                 show(Framed(b"*2\r\n$6\r\nEXISTS\r\n"));
-                show(Piece::Key(key));
-            }
-            Self::PTtl(key) => {
-                show(Framed(b"*2\r\n$4\r\nPTTL\r\n"));
                 show(Piece::Key(key));
             }
             Self::Unlink(keys) => {
@@ -284,11 +254,6 @@ impl Command<'_> {
                 show(Text(attribute));
                 show(Text(value));
             }
-            Self::ClientId => show(Framed(b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n")),
-            Self::ClientKill { id } => {
-                show(Framed(b"*4\r\n$6\r\nCLIENT\r\n$4\r\nKILL\r\n$2\r\nID\r\n"));
-                show(Number(id));
-            }
         }
     }
 }
@@ -318,7 +283,7 @@ impl fmt::Debug for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match *self {
-            Self::Get(key) | Self::Del(key) | Self::Exists(key) | Self::PTtl(key) => write!(f, " {key:?}"),
+            Self::Get(key) | Self::Del(key) | Self::Exists(key) => write!(f, " {key:?}"),
             Self::Set { key, value, ttl: None } => write!(f, " {key:?} ({} bytes)", value.len()),
             Self::Set { key, value, ttl: Some(ttl) } => {
                 write!(f, " {key:?} ({} bytes) PX {}", value.len(), millis(ttl))
@@ -342,8 +307,7 @@ impl fmt::Debug for Command<'_> {
             Self::ClientSetInfo { attribute, value } => {
                 write!(f, " {} {}", Escaped(attribute), Escaped(value))
             }
-            Self::ClientKill { id } => write!(f, " ID {id}"),
-            Self::Ping | Self::ClientId => Ok(()),
+            Self::Ping => Ok(()),
         }
     }
 }
@@ -409,7 +373,7 @@ mod tests {
         let auth = Some((&b"me"[..], &b"secret"[..]));
         let keys = ["a".into(), "b c".into()];
         let last_page = Command::Scan { cursor: u64::MAX, pattern: b"a b*", count: u32::MAX };
-        let table: [(Command<'_>, &[&str]); 25] = [
+        let table: [(Command<'_>, &[&str]); 22] = [
             (Command::Get(KEY), &["GET", "shop:cart"]),
             (Command::Get(Key { namespace: b"", key: b"cart" }), &["GET", "cart"]),
             (Command::Get(Key { namespace: b"", key: b"" }), &["GET", ""]),
@@ -418,7 +382,6 @@ mod tests {
             (set(Some(Duration::from_secs(60))), &["SET", "shop:cart", "v v", "PX", "60000"]),
             (Command::Del(KEY), &["DEL", "shop:cart"]),
             (Command::Exists(KEY), &["EXISTS", "shop:cart"]),
-            (Command::PTtl(KEY), &["PTTL", "shop:cart"]),
             (Command::Unlink(&keys), &["UNLINK", "a", "b c"]),
             (
                 Command::Scan { cursor: 0, pattern: b"*", count: 0 },
@@ -439,8 +402,6 @@ mod tests {
                 Command::ClientSetInfo { attribute: b"LIB-NAME", value: b"larder" },
                 &["CLIENT", "SETINFO", "LIB-NAME", "larder"],
             ),
-            (Command::ClientId, &["CLIENT", "ID"]),
-            (Command::ClientKill { id: 7 }, &["CLIENT", "KILL", "ID", "7"]),
         ];
         let mut all = Vec::new();
         for (command, expected) in table {
@@ -449,7 +410,6 @@ mod tests {
             assert!(expected.join(" ").starts_with(command.name()));
             assert!(format!("{command:?}").starts_with(command.name()));
             assert!(command.is_idempotent());
-            assert_eq!(command.is_write(), ["SET", "DEL", "UNLINK"].contains(&command.name()));
             all.extend_from_slice(&wire);
             // Appending leaves what is there alone.
             let mut out = b"before".to_vec();

@@ -82,20 +82,6 @@ impl Reply {
         matches!(self, Self::Simple(status) if status.as_ref() == b"OK")
     }
 
-    /// What a field of a map holds, be it a RESP3 map or RESP2's flat array of fields and values.
-    #[must_use]
-    pub fn field(&self, name: &[u8]) -> Option<&Self> {
-        let is_named = |field: &Self| field.as_bytes() == Some(name);
-        match self {
-            Self::Map(pairs) => pairs.iter().find(|(field, _)| is_named(field)).map(|(_, value)| value),
-            Self::Array(flat) => flat
-                .chunks_exact(2)
-                .find(|pair| pair.first().is_some_and(is_named))
-                .and_then(|pair| pair.get(1)),
-            _ => None,
-        }
-    }
-
     /// Takes a reply to `SCAN` apart: the cursor to go on with (opaque; zero after the last page) and a page of keys,
     /// which may be empty before the end.
     ///
@@ -191,21 +177,6 @@ mod tests {
             let Err(ReplyError::Unexpected { got: said, .. }) = scan_of(stream) else { panic!("{stream:?}") };
             assert_eq!(said, got, "{stream:?}");
         }
-    }
-
-    #[test]
-    fn fields_of_both_protocol_versions() {
-        for stream in [
-            "%2\r\n$5\r\nproto\r\n:3\r\n+id\r\n:7\r\n",
-            "*4\r\n$5\r\nproto\r\n:3\r\n+id\r\n:7\r\n",
-            // A field name among the values, and a field without a value.
-            "*5\r\n$5\r\nproto\r\n+id\r\n+id\r\n:7\r\n+role\r\n",
-        ] {
-            let reply = reply_of(stream);
-            assert_eq!(reply.field(b"id"), Some(&Reply::Integer(7)), "{stream:?}");
-            assert_eq!(reply.field(b"role"), None);
-        }
-        assert_eq!(Reply::Null.field(b"id"), None);
     }
 
     #[test]

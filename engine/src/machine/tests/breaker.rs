@@ -52,8 +52,8 @@ fn breaker_opens_answers_from_memory_probes_and_closes() {
     assert_eq!(value(&world.ask("k", Request::Get)), Some(("v", false)), "Redis's copy counts again");
 }
 
-#[test]
-fn half_open_admits_exactly_n() {
+/// A server that was away long enough for the breaker to open, and has answered its probe.
+fn on_trial() -> World {
     let mut world = World::connected(|_| {});
     world.net.refuse = true;
     world.reset();
@@ -63,6 +63,12 @@ fn half_open_admits_exactly_n() {
         world.run_for(millis(100));
     }
     world.run_for(millis(1));
+    world
+}
+
+#[test]
+fn half_open_admits_exactly_n() {
+    let mut world = on_trial();
     let executed = world.server.executed.len();
     let ids: std::vec::Vec<_> = (0..10).map(|n| world.set(&format!("k{n}"), "v")).collect();
     let from_memory = ids.iter().filter(|&&id| world.answer(id).is_some()).count();
@@ -75,15 +81,7 @@ fn half_open_admits_exactly_n() {
 /// A permit that comes back without a verdict is given to the next: cancelling cannot wedge the breaker.
 #[test]
 fn cancelled_trials_do_not_wedge_the_breaker() {
-    let mut world = World::connected(|_| {});
-    world.net.refuse = true;
-    world.reset();
-    world.run_for(secs(20));
-    world.net.refuse = false;
-    while world.engine.breaker().0 != BreakerState::HalfOpen {
-        world.run_for(millis(100));
-    }
-    world.run_for(millis(1));
+    let mut world = on_trial();
     for _ in 0..20 {
         let id = world.set("k", "v");
         assert_eq!(world.answer(id), None, "it has a permit");
