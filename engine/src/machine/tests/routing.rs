@@ -117,6 +117,7 @@ fn replies_of_the_wrong_kind_are_errors() {
         Reply::Null,
         Reply::Boolean(true),
         Reply::Array(Vec::new()),
+        Reply::Simple(Bytes::from_static(b"QUEUED")), // Not even a SET has been done then.
     ];
     for (nth, request) in requests().into_iter().enumerate().take(4) {
         let fits: &[usize] = [&[2, 3][..], &[0], &[1], &[1]][nth];
