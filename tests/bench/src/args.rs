@@ -14,15 +14,21 @@ Usage: cargo run --release -p larder-bench -- <SUITE> [OPTIONS]
 
 Suites:
   redis                  GET and SET of 100 B against one local redis-server
+  resp                   replies decoded and commands encoded in memory; with
+                         instructions per frame where valgrind is installed
 
 Options:
-  --quick                about 80 seconds in total instead of about 6 minutes
-  --seconds <S>          measure each cell for S seconds (default 3, quick 0.5)
+  --quick                redis: about 80 seconds instead of about 6 minutes;
+                         resp: about 2 minutes instead of about 4
+  --seconds <S>          measure each cell for S seconds (default 3, quick 0.5;
+                         resp 0.5, quick 0.1)
   --rounds <N>           repeat every cell N times and report medians (default 3)
-  --only <OPS>           get, set (default both); lists are separated by commas
+  --contender <NAMES>    as named in the tables (default all); lists are separated
+                         by commas
+Only for redis:
+  --only <OPS>           get, set (default both)
   --callers <N>          1, 16, 128 or any other number (default 1,16,128)
   --runtime <NAMES>      current_thread, multi_thread (default both)
-  --contender <NAMES>    as named in the tables (default all)
   --json <FILE>          also write every figure to FILE
   --help                 print this
 ";
@@ -32,12 +38,19 @@ Options:
 pub(crate) enum Command {
     Help,
     Run(Options),
+    /// What the suite `resp` has this program do under an instruction counter.
+    Passes {
+        row: String,
+        contender: String,
+        passes: usize,
+    },
 }
 
 /// A group of scenarios with a table format of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Suite {
     Redis,
+    Resp,
 }
 
 /// What callers do.
@@ -84,6 +97,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
         contenders: Vec::new(),
         json: None,
     };
+    let (mut row, mut passes) = (None, None);
     let mut parser = lexopt::Parser::from_args(args.into_iter().map(Into::into));
     while let Some(arg) = parser.next()? {
         match arg {
@@ -94,16 +108,43 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
             Long("only") => options.operations = parser.value()?.parse_with(list(operation))?,
             Long("callers") => options.callers = parser.value()?.parse_with(list(positive))?,
             Long("runtime") => options.flavors = parser.value()?.parse_with(list(flavor))?,
-            Long("contender") => options.contenders = parser.value()?.parse_with(list(contender))?,
+            Long("contender") => options.contenders = parser.value()?.parse_with(list(name))?,
+            Long("row") => row = Some(parser.value()?.string()?),
+            Long("passes") => passes = Some(parser.value()?.parse_with(positive)?),
             Long("json") => options.json = Some(parser.value()?.into()),
             Value(name) if suite.is_none() => suite = Some(name.parse_with(suite_of)?),
             other => return Err(other.unexpected()),
         }
     }
-    options.suite = suite.ok_or("which suite? There is: redis")?;
-    options.measure =
-        seconds.unwrap_or(if quick { Duration::from_millis(500) } else { Duration::from_secs(3) });
+    if let (Some(row), Some(passes), Some(contender)) = (row, passes, options.contenders.first()) {
+        return Ok(Command::Passes { row, contender: contender.clone(), passes });
+    }
+    options.suite = suite.ok_or("which suite? There are: redis, resp")?;
+    let (standard, short) = match options.suite {
+        Suite::Redis => (3_000, 500),
+        Suite::Resp => (500, 100),
+    };
+    options.measure = seconds.unwrap_or_else(|| Duration::from_millis(if quick { short } else { standard }));
+    check_contenders(&options)?;
     Ok(Command::Run(options))
+}
+
+fn check_contenders(options: &Options) -> Result<(), String> {
+    let known: Vec<_> = match options.suite {
+        Suite::Redis => crate::redis_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
+        Suite::Resp => crate::resp_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
+    };
+    match options.contenders.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("no contender is named {name}; there are: {}", known.join(", "))),
+        None => Ok(()),
+    }
+}
+
+impl Options {
+    /// Whether a contender takes part in this run.
+    pub(crate) fn is_chosen(&self, contender: &str) -> bool {
+        self.contenders.is_empty() || self.contenders.iter().any(|one| one == contender)
+    }
 }
 
 impl Operation {
@@ -130,7 +171,11 @@ fn list<T>(element: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Resu
 }
 
 fn suite_of(text: &str) -> Result<Suite, String> {
-    if text == "redis" { Ok(Suite::Redis) } else { Err("there is only: redis".to_owned()) }
+    match text {
+        "redis" => Ok(Suite::Redis),
+        "resp" => Ok(Suite::Resp),
+        _ => Err("there are: redis, resp".to_owned()),
+    }
 }
 
 fn operation(text: &str) -> Result<Operation, String> {
@@ -144,9 +189,8 @@ fn flavor(text: &str) -> Result<Flavor, String> {
         .ok_or_else(|| "there are: current_thread, multi_thread".to_owned())
 }
 
-fn contender(text: &str) -> Result<String, String> {
-    let names: Vec<_> = crate::redis_suite::CONTENDERS.iter().map(|(name, _)| *name).collect();
-    if names.contains(&text) { Ok(text.to_owned()) } else { Err(format!("there are: {}", names.join(", "))) }
+fn name(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -167,7 +211,7 @@ mod tests {
     fn options(args: &[&str]) -> Options {
         match parse(args).expect("valid arguments") {
             Command::Run(options) => options,
-            Command::Help => panic!("asks for help"),
+            other => panic!("no run: {other:?}"),
         }
     }
 
@@ -200,14 +244,15 @@ mod tests {
 
     #[test]
     fn usage_errors_name_what_is_wrong() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 9] = [
             (&[], "which suite"),
-            (&["memory"], "there is only: redis"),
+            (&["memory"], "there are: redis, resp"),
             (&["redis", "twice"], "unexpected argument \"twice\""),
             (&["redis", "--fast"], "invalid option '--fast'"),
             (&["redis", "--only", "del"], "there are: get, set"),
             (&["redis", "--callers", "0"], "above 0"),
-            (&["redis", "--contender", "nobody"], "there are: "),
+            (&["redis", "--contender", "nobody"], "there are: larder, redis-rs, fred"),
+            (&["resp", "--contender", "larder,fred"], "no contender is named fred; there are: larder, "),
             (&["redis", "--seconds"], "missing argument"),
         ];
         for (args, expected) in cases {

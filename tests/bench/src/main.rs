@@ -9,8 +9,10 @@ use crate::args::{Command, Suite};
 mod args;
 mod contender;
 mod meter;
+mod progress;
 mod redis_suite;
 mod report;
+mod resp_suite;
 
 fn main() -> ExitCode {
     let options = match args::parse(std::env::args_os().skip(1)) {
@@ -18,6 +20,9 @@ fn main() -> ExitCode {
         Ok(Command::Help) => {
             print!("{}", args::HELP);
             return ExitCode::SUCCESS;
+        }
+        Ok(Command::Passes { row, contender, passes }) => {
+            return exit(resp_suite::passes(&row, &contender, passes));
         }
         Err(error) => {
             eprintln!("larder-bench: {error}\n\n{}", args::HELP);
@@ -31,11 +36,15 @@ fn main() -> ExitCode {
     }
     let outcome = match options.suite {
         Suite::Redis => redis_suite::run(&options),
+        Suite::Resp => resp_suite::run(&options),
     };
-    let outcome = outcome.and_then(|report| {
+    exit(outcome.and_then(|report| {
         print!("{report}");
         options.json.as_ref().map_or(Ok(()), |path| report.write_json(path))
-    });
+    }))
+}
+
+fn exit(outcome: contender::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

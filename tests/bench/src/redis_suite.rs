@@ -1,13 +1,12 @@
 //! GET and SET against one real Redis: who gets how much done, and for how much CPU time.
 
-use std::io::{IsTerminal, Write, stderr};
-
 use larder_tests::RedisServer;
 
 use crate::args::Options;
 use crate::contender::{Contender, Fred, Larder, RedisRs, Result};
 use crate::meter::{Cell, Sample, measure};
-use crate::report::Report;
+use crate::progress::Progress;
+use crate::report::{Better, Metric, Report, Role};
 
 /// Who takes part, by the name they have in tables.
 pub(crate) const CONTENDERS: &[(&str, Measure)] =
@@ -23,26 +22,40 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let server = RedisServer::start();
     let url = server.url();
     let cells = cells(options);
-    let chosen =
-        |name: &str| options.contenders.is_empty() || options.contenders.iter().any(|one| one == name);
-    let mut contenders: Vec<_> = CONTENDERS.iter().filter(|(name, _)| chosen(name)).collect();
+    let mut contenders: Vec<_> = CONTENDERS.iter().filter(|(name, _)| options.is_chosen(name)).collect();
 
-    let mut report =
-        Report::new("redis", heading(&server, options), contenders.iter().map(|(name, _)| *name));
-    let mut progress = Progress { done: 0, total: options.rounds * cells.len() * contenders.len() };
+    let roles = contenders.iter().map(|(name, _)| (*name, role(name)));
+    let mut report = Report::new("redis", heading(&server, options), &METRICS, roles);
+    let mut progress = Progress::new(options.rounds * cells.len() * contenders.len());
     for _ in 0..options.rounds {
         for cell in &cells {
             for (name, measure) in &contenders {
                 let scenario = scenario(cell);
                 progress.next(&scenario, name);
                 let sample = measure(cell, &url).map_err(|error| format!("{name}, {scenario}: {error}"))?;
-                report.add(&scenario, name, sample);
+                report.add(&scenario, name, &figures(&sample));
             }
         }
         contenders.rotate_left(1);
     }
     progress.clear();
     Ok(report)
+}
+
+const METRICS: [Metric; 4] = [
+    Metric { name: "ops_per_s", heading: "op/s", better: Better::Higher },
+    Metric { name: "client_cpu_us_per_op", heading: "CPU µs/op", better: Better::Lower },
+    Metric { name: "p50_us", heading: "p50 µs", better: Better::Lower },
+    Metric { name: "p99_us", heading: "p99 µs", better: Better::Lower },
+];
+
+/// In the order of [`METRICS`].
+fn figures(sample: &Sample) -> [f64; METRICS.len()] {
+    [sample.ops_per_s, sample.client_cpu_us_per_op, sample.p50_us, sample.p99_us]
+}
+
+fn role(contender: &str) -> Role {
+    if contender == Larder::NAME { Role::Subject } else { Role::Peer }
 }
 
 fn cells(options: &Options) -> Vec<Cell> {
@@ -70,32 +83,6 @@ fn heading(server: &RedisServer, options: &Options) -> String {
     format!(
         "redis-server {version} on loopback, {cpus} CPUs; medians of {rounds} rounds of {seconds} s, with min..max"
     )
-}
-
-/// One line on stderr that says what is being measured; rewritten in place where that is a terminal.
-struct Progress {
-    done: usize,
-    total: usize,
-}
-
-impl Progress {
-    fn next(&mut self, scenario: &str, contender: &str) {
-        self.done += 1;
-        self.line(&format!("[{}/{}] {scenario}: {contender}", self.done, self.total));
-    }
-
-    fn clear(&self) {
-        if stderr().is_terminal() {
-            self.line("");
-        }
-    }
-
-    /// Progress that cannot be shown is no reason to stop.
-    fn line(&self, text: &str) {
-        let mut stderr = stderr();
-        let _ =
-            if stderr.is_terminal() { write!(stderr, "\r\x1b[K{text}") } else { writeln!(stderr, "{text}") };
-    }
 }
 
 #[cfg(test)]
