@@ -8,14 +8,26 @@
 //!     v                                    |
 //!  (RESP2) --password--> AUTH -------------+
 //!     |                                    ^
-//!     +------------no password-------------+
+//!     +--------no password: PING, SETUP----+
 //! ```
 //!
-//! `HELLO` carries AUTH and SETNAME, so that a current server needs one round trip before SETUP, which is one
-//! more: SELECT (where the database is not 0), SETNAME (only in RESP2) and SETINFO travel together. HELLO and
-//! AUTH travel alone: servers are known that drop the reply of an AUTH that was pipelined behind another
-//! command (redis/redis#15640). Every command has its own slot for its reply; SETINFO and SETNAME may be
-//! refused.
+//! | step           | sent                                       | when                         | accepted     | a refusal                                                |
+//! |----------------|--------------------------------------------|------------------------------|--------------|----------------------------------------------------------|
+//! | HELLO          | `HELLO 3 [AUTH user pass] [SETNAME name]`  | always, alone                | map or array | NOPROTO, NOPERM, unknown command: RESP2; others end it   |
+//! | AUTH           | `AUTH [user] pass`                         | RESP2 with a password, alone | `+OK`        | ends it                                                  |
+//! | PING           | `PING`                                     | RESP2 without a password     | a status     | NOAUTH ends it; others do not matter                     |
+//! | SELECT         | `SELECT database`                          | SETUP, the database is not 0 | `+OK`        | ends it                                                  |
+//! | CLIENT SETNAME | `CLIENT SETNAME name`                      | SETUP, RESP2 with a name     | `+OK`        | NOAUTH ends it; others do not matter                     |
+//! | CLIENT SETINFO | `CLIENT SETINFO LIB-NAME …`, and `LIB-VER` | SETUP, always                | `+OK`        | NOAUTH ends it; others do not matter                     |
+//!
+//! Any other reply ends it. The deadline is one for all steps, the connect timeout, counted from the start of the dial: a
+//! server gains no time by answering slowly, or one byte at a time.
+//!
+//! `HELLO` carries AUTH and SETNAME, so that a current server needs one round trip before SETUP, whose commands travel
+//! together in one more. HELLO and AUTH travel alone: servers are known that drop the reply of an AUTH that was pipelined
+//! behind another command (redis/redis#15640). PING finds out whether an old server wants a password: SETINFO does not, since
+//! Redis 7.0 first says that it does not know that, and then nothing would be served. Every command has its own slot for its reply, so that a courtesy that an old
+//! server does not know, or an ACL forbids, cannot be taken for the answer to what must succeed.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -23,15 +35,26 @@ use alloc::vec::Vec;
 use crate::config::HandshakeConfig;
 use crate::resp::{Command, ErrorClass, Reply, ServerError};
 
-/// Where a reply in the handshake belongs.
+/// A row of the table above, and the slot of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
+enum Step {
     Hello,
     Auth,
-    /// Must succeed.
+    Ping,
     Select,
-    /// May fail: an old server does not know it, or an ACL forbids it.
-    Courtesy,
+    SetName,
+    SetInfo,
+}
+
+/// What a reply means to its step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Accepted,
+    /// The server speaks RESP2 only.
+    Resp2,
+    Refused,
+    /// It is not an answer to this command.
+    Nonsense,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +68,7 @@ pub(crate) enum Progress {
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The server refused, in its own words.
-    #[error("the server refused {during}: {error}")]
+    #[error("the server refused {during}: {error}{}", remedy(during, error))]
     Refused {
         /// The command it refused.
         during: &'static str,
@@ -53,11 +76,14 @@ pub enum HandshakeError {
         error: ServerError,
     },
     /// The server answered what no Redis answers to this command.
-    #[error("the server's answer to {during} is not one of a Redis server")]
+    #[error("the server's answer to {during} is not one of a Redis server: are host and port right?")]
     Unexpected {
         /// The command it answered.
         during: &'static str,
     },
+    /// The server spoke before it was asked, and not to refuse.
+    #[error("the server spoke before it was asked, which no Redis server does: are host and port right?")]
+    Unasked,
 }
 
 impl HandshakeError {
@@ -67,7 +93,7 @@ impl HandshakeError {
             Reply::Error(error) => {
                 Self::Refused { during: "the connection", error: hide_password(config, error) }
             }
-            _ => Self::Unexpected { during: "nothing" },
+            _ => Self::Unasked,
         }
     }
 
@@ -79,7 +105,7 @@ impl HandshakeError {
             Self::Refused { error, .. } => {
                 matches!(error.class(), ErrorClass::Auth | ErrorClass::Unsupported | ErrorClass::Caller)
             }
-            Self::Unexpected { .. } => false,
+            Self::Unexpected { .. } | Self::Unasked => false,
         }
     }
 }
@@ -88,7 +114,7 @@ impl HandshakeError {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     /// What the server still owes, in order.
-    expected: VecDeque<Slot>,
+    expected: VecDeque<Step>,
 }
 
 impl Handshake {
@@ -97,8 +123,10 @@ impl Handshake {
             // HELLO's AUTH always names a user; a password alone is that of `default`.
             (credentials.username.as_deref().unwrap_or(b"default"), credentials.password.expose())
         });
-        Command::Hello { version: 3, auth, client_name: config.client_name.as_deref() }.encode(out);
-        Self { expected: VecDeque::from([Slot::Hello]) }
+        let mut handshake = Self { expected: VecDeque::new() };
+        let hello = Command::Hello { version: 3, auth, client_name: config.client_name.as_deref() };
+        handshake.say(Step::Hello, &hello, out);
+        handshake
     }
 
     pub(crate) fn handle_reply(
@@ -107,55 +135,108 @@ impl Handshake {
         reply: &Reply,
         out: &mut Vec<u8>,
     ) -> Result<Progress, HandshakeError> {
-        let Some(slot) = self.expected.pop_front() else {
-            return Err(HandshakeError::Unexpected { during: "nothing" });
+        let Some(step) = self.expected.pop_front() else {
+            return Err(HandshakeError::unasked(config, reply));
         };
-        match (slot, reply) {
-            (Slot::Hello, Reply::Error(error)) if Self::wants_resp2(error) => {
-                self.continue_in_resp2(config, out);
+        match (step.judge(reply), reply) {
+            (Verdict::Accepted, _) if step == Step::Hello => self.set_up(config, false, out),
+            (Verdict::Accepted, _) if step == Step::Auth => self.set_up(config, true, out),
+            (Verdict::Accepted, _) => {}
+            (Verdict::Resp2, _) => self.continue_in_resp2(config, out),
+            (Verdict::Refused, Reply::Error(error)) => {
+                let error = hide_password(config, error);
+                return Err(HandshakeError::Refused { during: step.name(), error });
             }
-            (Slot::Hello, Reply::Map(_) | Reply::Array(_)) => self.set_up(config, false, out),
-            (Slot::Auth, Reply::Simple(_)) => self.set_up(config, true, out),
-            (Slot::Select, Reply::Simple(_)) | (Slot::Courtesy, _) => {}
-            (slot, Reply::Error(error)) => {
-                return Err(HandshakeError::Refused {
-                    during: slot.name(),
-                    error: hide_password(config, error),
-                });
+            (Verdict::Refused | Verdict::Nonsense, _) => {
+                return Err(HandshakeError::Unexpected { during: step.name() });
             }
-            (slot, _) => return Err(HandshakeError::Unexpected { during: slot.name() }),
         }
         Ok(if self.expected.is_empty() { Progress::Done } else { Progress::Continue })
-    }
-
-    fn wants_resp2(error: &ServerError) -> bool {
-        error.class() == ErrorClass::Unsupported || error.code() == b"NOPERM"
     }
 
     fn continue_in_resp2(&mut self, config: &HandshakeConfig, out: &mut Vec<u8>) {
         match &config.credentials {
             Some(credentials) => {
                 let username = credentials.username.as_deref();
-                Command::Auth { username, password: credentials.password.expose() }.encode(out);
-                self.expected.push_back(Slot::Auth);
+                let password = credentials.password.expose();
+                self.say(Step::Auth, &Command::Auth { username, password }, out);
             }
-            None => self.set_up(config, true, out),
+            None => {
+                self.say(Step::Ping, &Command::Ping, out);
+                self.set_up(config, true, out);
+            }
         }
     }
 
     fn set_up(&mut self, config: &HandshakeConfig, resp2: bool, out: &mut Vec<u8>) {
         if config.database != 0 {
-            Command::Select(config.database).encode(out);
-            self.expected.push_back(Slot::Select);
+            self.say(Step::Select, &Command::Select(config.database), out);
         }
         if let (true, Some(name)) = (resp2, &config.client_name) {
-            Command::ClientSetName(name).encode(out);
-            self.expected.push_back(Slot::Courtesy);
+            self.say(Step::SetName, &Command::ClientSetName(name), out);
         }
         for (attribute, value) in [("LIB-NAME", "larder"), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
-            Command::ClientSetInfo { attribute: attribute.as_bytes(), value: value.as_bytes() }.encode(out);
-            self.expected.push_back(Slot::Courtesy);
+            let (attribute, value) = (attribute.as_bytes(), value.as_bytes());
+            self.say(Step::SetInfo, &Command::ClientSetInfo { attribute, value }, out);
         }
+    }
+
+    /// A command and the slot of its reply: never one without the other.
+    fn say(&mut self, step: Step, command: &Command<'_>, out: &mut Vec<u8>) {
+        command.encode(out);
+        self.expected.push_back(step);
+    }
+}
+
+impl Step {
+    /// The columns `accepted` and `a refusal` of the table.
+    fn judge(self, reply: &Reply) -> Verdict {
+        match (self, reply) {
+            (Self::Hello, Reply::Map(_) | Reply::Array(_)) => Verdict::Accepted,
+            (Self::Hello, Reply::Error(error)) if speaks_resp2(error) => Verdict::Resp2,
+            (Self::Hello | Self::Auth | Self::Select, Reply::Error(_)) => Verdict::Refused,
+            // What is not let in here will not be let in later either.
+            (_, Reply::Error(error)) if error.code() == b"NOAUTH" => Verdict::Refused,
+            (Self::Ping | Self::SetName | Self::SetInfo, Reply::Error(_)) => Verdict::Accepted,
+            (Self::Ping, Reply::Simple(_)) => Verdict::Accepted,
+            (Self::Auth | Self::Select | Self::SetName | Self::SetInfo, reply) if reply.is_ok() => {
+                Verdict::Accepted
+            }
+            _ => Verdict::Nonsense,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hello => "HELLO",
+            Self::Auth => "AUTH",
+            Self::Ping => "PING",
+            Self::Select => "SELECT",
+            Self::SetName => "CLIENT SETNAME",
+            Self::SetInfo => "CLIENT SETINFO",
+        }
+    }
+}
+
+/// Whether a refused HELLO leaves RESP2 to be tried: the server, or the ACL, knows nothing newer.
+fn speaks_resp2(error: &ServerError) -> bool {
+    error.class() == ErrorClass::Unsupported || error.code() == b"NOPERM"
+}
+
+/// What somebody can do about a refusal, where its words do not say it.
+fn remedy(during: &str, error: &ServerError) -> &'static str {
+    match (error.class(), error.code()) {
+        (ErrorClass::Auth, b"NOAUTH") => " (it wants a password: give it one)",
+        (ErrorClass::Auth, b"NOPERM") => " (give this user the right to it)",
+        (ErrorClass::Auth, b"DENIED") => " (set a password on the server, or connect from its own machine)",
+        // `AUTH`, where no password is set.
+        (ErrorClass::Auth, b"ERR") if !error.message().eq_ignore_ascii_case(b"invalid password") => {
+            " (it has no password: give none)"
+        }
+        (ErrorClass::Auth, _) => " (check user and password)",
+        (ErrorClass::Transient, b"ERR") => " (raise its maxclients, or make fewer connections)",
+        (ErrorClass::Caller, _) if during == "SELECT" => " (check the number of the database)",
+        _ => "",
     }
 }
 
@@ -170,17 +251,6 @@ fn hide_password(config: &HandshakeConfig, error: &ServerError) -> ServerError {
     }
     let code = if repeats(error.code()) { b"ERR" } else { error.code() };
     ServerError::new([code, b" (its words are hidden: they repeat the password)"].concat().into())
-}
-
-impl Slot {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Hello => "HELLO",
-            Self::Auth => "AUTH",
-            Self::Select => "SELECT",
-            Self::Courtesy => "CLIENT",
-        }
-    }
 }
 
 #[cfg(test)]
@@ -260,6 +330,82 @@ mod tests {
         }
     }
 
+    /// Every row of the table against every kind of reply.
+    #[test]
+    fn each_step_judges_as_the_table_says() {
+        use Step::{Auth, Hello, Ping, Select, SetInfo, SetName};
+        use Verdict::{Accepted, Nonsense, Refused, Resp2};
+
+        let steps = [Hello, Auth, Select, Ping, SetName, SetInfo];
+        for (said, expected) in [
+            (HELLO_OK, [Accepted, Nonsense, Nonsense, Nonsense, Nonsense, Nonsense]),
+            ("*2\r\n+proto\r\n:2\r\n", [Accepted, Nonsense, Nonsense, Nonsense, Nonsense, Nonsense]),
+            ("+OK\r\n", [Nonsense, Accepted, Accepted, Accepted, Accepted, Accepted]),
+            (
+                "-NOPROTO unsupported protocol version\r\n",
+                [Resp2, Refused, Refused, Accepted, Accepted, Accepted],
+            ),
+            (
+                "-NOPERM no permissions to run this command\r\n",
+                [Resp2, Refused, Refused, Accepted, Accepted, Accepted],
+            ),
+            ("-ERR unknown command 'X'\r\n", [Resp2, Refused, Refused, Accepted, Accepted, Accepted]),
+            ("-ERR syntax error\r\n", [Refused, Refused, Refused, Accepted, Accepted, Accepted]),
+            ("-NOAUTH Authentication required.\r\n", [Refused, Refused, Refused, Refused, Refused, Refused]),
+            ("-WRONGPASS invalid\r\n", [Refused, Refused, Refused, Accepted, Accepted, Accepted]),
+            ("-LOADING Redis is loading\r\n", [Refused, Refused, Refused, Accepted, Accepted, Accepted]),
+            ("!11\r\nERR another\r\n", [Refused, Refused, Refused, Accepted, Accepted, Accepted]),
+            ("+PONG\r\n", [Nonsense, Nonsense, Nonsense, Accepted, Nonsense, Nonsense]),
+            ("$2\r\nOK\r\n", [Nonsense; 6]),
+            (":1\r\n", [Nonsense; 6]),
+            ("_\r\n", [Nonsense; 6]),
+            ("$-1\r\n", [Nonsense; 6]),
+            ("*-1\r\n", [Nonsense; 6]),
+            ("#t\r\n", [Nonsense; 6]),
+            ("~0\r\n", [Nonsense; 6]),
+        ] {
+            assert_eq!(steps.map(|step| step.judge(&reply(said))), expected, "{said:?}");
+        }
+    }
+
+    /// An old server with a password, and a client without: it would serve nothing.
+    #[test]
+    fn an_old_server_that_wants_a_password_is_found_out() {
+        let config = HandshakeConfig::default();
+        let mut handshake = Handshake::start(&config, &mut Vec::new());
+        let mut say = |said| handshake.handle_reply(&config, &reply(said), &mut Vec::new());
+        assert_eq!(say("-ERR unknown command 'HELLO'\r\n"), Ok(Progress::Continue));
+        let error = say("-NOAUTH Authentication required.\r\n").expect_err("nothing will be served");
+        assert!(error.is_configuration() && std::format!("{error}").contains("give it one"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_names_its_remedy() {
+        for (during, line, remedy) in [
+            ("HELLO", "NOAUTH HELLO must be called with the client already authenticated", "give it one"),
+            (
+                "HELLO",
+                "WRONGPASS invalid username-password pair or user is disabled.",
+                "check user and password",
+            ),
+            ("AUTH", "ERR invalid password", "check user and password"),
+            ("AUTH", "ERR Client sent AUTH, but no password is set", "give none"),
+            ("AUTH", "ERR AUTH <password> called without any password configured", "give none"),
+            ("SELECT", "NOPERM this user has no permissions to run the 'select' command", "the right to it"),
+            ("SELECT", "ERR DB index is out of range", "number of the database"),
+            ("the connection", "DENIED Redis is running in protected mode", "its own machine"),
+            ("the connection", "ERR max number of clients reached", "maxclients"),
+        ] {
+            let error = ServerError::new(line.into());
+            let shown = std::format!("{}", HandshakeError::Refused { during, error });
+            assert!(shown.starts_with(&std::format!("the server refused {during}: {line} (")), "{shown}");
+            assert!(shown.contains(remedy), "{shown}");
+        }
+        let error = ServerError::new("LOADING Redis is loading the dataset in memory".into());
+        let shown = std::format!("{}", HandshakeError::Refused { during: "HELLO", error });
+        assert_eq!(shown, "the server refused HELLO: LOADING Redis is loading the dataset in memory");
+    }
+
     #[test]
     fn without_password_and_database_there_is_nothing_to_authenticate_or_select() {
         let config = HandshakeConfig::default();
@@ -268,7 +414,7 @@ mod tests {
         assert_eq!(words(&out), ["HELLO 3"]);
         out.clear();
         handshake.handle_reply(&config, &reply("-ERR unknown command\r\n"), &mut out).expect("falls back");
-        assert_eq!(words(&out), INFO);
+        assert_eq!(words(&out), ["PING", INFO[0], INFO[1]]);
     }
 
     #[test]

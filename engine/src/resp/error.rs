@@ -133,7 +133,7 @@ pub struct DecodeError {
 #[non_exhaustive]
 pub enum Violation {
     /// A byte that begins no reply: another protocol, or framing lost.
-    #[error("'{}' begins no RESP reply: is this a Redis server, and is TLS on at both ends or neither?", .0.escape_ascii())]
+    #[error("'{}' begins no RESP reply{}", .0.escape_ascii(), whose_else(*.0))]
     UnknownType(u8),
     /// A line that is not what its type byte says.
     #[error("malformed {0}")]
@@ -194,6 +194,17 @@ impl Violation {
                 | Self::Elements { .. }
                 | Self::Frame { .. }
         )
+    }
+}
+
+/// Who begins what it says with this byte, and what to do about that: the usual ones behind a wrong port.
+const fn whose_else(byte: u8) -> &'static str {
+    match byte {
+        b'H' => ", though it begins those of HTTP: is this the port of a web server?",
+        b'S' => ", though it begins the greeting of SSH: is this the right port?",
+        b'2' => ", though it begins the greeting of a mail or FTP server: is this the right port?",
+        0x15 | 0x16 => ", though it begins a message of TLS: does this port want TLS?",
+        _ => ": is this a Redis server, and is TLS on at both ends or neither?",
     }
 }
 
@@ -355,7 +366,17 @@ mod tests {
         let text = "a bulk string is longer than the limit of 64 bytes, at byte 17 of what the server sent";
         assert_eq!(error.to_string(), text);
         assert!(error.violation.is_limit());
-        assert!(Violation::UnknownType(0x16).to_string().starts_with("'\\x16' begins no RESP reply"));
+        for (byte, start, end) in [
+            (b'H', "'H' begins", "HTTP: is this the port of a web server?"),
+            (b'S', "'S' begins", "SSH: is this the right port?"),
+            (b'2', "'2' begins", "a mail or FTP server: is this the right port?"),
+            (0x15, "'\\x15' begins", "TLS: does this port want TLS?"),
+            (0x16, "'\\x16' begins", "TLS: does this port want TLS?"),
+            (0, "'\\x00' begins", "is this a Redis server, and is TLS on at both ends or neither?"),
+        ] {
+            let shown = Violation::UnknownType(byte).to_string();
+            assert!(shown.starts_with(start) && shown.ends_with(end), "{shown}");
+        }
         for violation in
             [Violation::UnknownType(0), Violation::LineEnd, Violation::BulkEnd, Violation::Streamed]
         {
