@@ -137,8 +137,8 @@ fn error_line(error: &ServerError) -> Vec<u8> {
 ///   apart into a code and a text, so that there are no bytes to compare.
 /// - **Simple strings that are not UTF-8.** redis-rs refuses them.
 /// - **RESP3.** redis-protocol's decoder for RESP2 knows none of its types. The one for RESP3 waits for ever after `$-1`
-///   and `*-1`, refuses them within an array, makes a frame of its own of an attribute before a null, and overflows its
-///   stack on deep nesting; the engine's own tests ask it where it can be asked.
+///   and `*-1`, refuses them within an array and behind an attribute, and overflows its stack on deep nesting; the engine's
+///   own tests ask it where it can be asked.
 /// - **Attributes.** We drop them, redis-rs wraps them around the reply, RESP2 has none.
 /// - **What we refuse and one of them takes.** Any two bytes behind a bulk string instead of CR LF (redis-protocol); a CR
 ///   or LF within a line, a length with a plus or a leading zero, and `$-0` (both); negative lengths other than -1
