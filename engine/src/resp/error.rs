@@ -119,7 +119,7 @@ pub enum ErrorClass {
 
 /// A stream that cannot be read on: its connection has to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{violation}, at byte {offset} of what the server sent")]
+#[error("at byte {offset} of what the server sent: {violation}")]
 pub struct DecodeError {
     /// Where the offending token begins, counted from the first byte of the connection. Where the line end behind a
     /// bulk string is wrong it is the place of that line end.
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn violations_say_which_limit() {
         let error = DecodeError { offset: 17, violation: Violation::Bulk { limit: 64 } };
-        let text = "a bulk string is longer than the limit of 64 bytes, at byte 17 of what the server sent";
+        let text = "at byte 17 of what the server sent: a bulk string is longer than the limit of 64 bytes";
         assert_eq!(error.to_string(), text);
         assert!(error.violation.is_limit());
         for (byte, start, end) in [
