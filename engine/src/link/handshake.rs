@@ -8,26 +8,30 @@
 //!     v                                    |
 //!  (RESP2) --password--> AUTH -------------+
 //!     |                                    ^
-//!     +--------no password: PING, SETUP----+
+//!     +------------no password: PING ------+  (which does not wait for the answer)
 //! ```
 //!
-//! | step           | sent                                       | when                         | accepted     | a refusal                                                |
-//! |----------------|--------------------------------------------|------------------------------|--------------|----------------------------------------------------------|
-//! | HELLO          | `HELLO 3 [AUTH user pass] [SETNAME name]`  | always, alone                | map or array | NOPROTO, NOPERM, unknown command: RESP2; others end it   |
-//! | AUTH           | `AUTH [user] pass`                         | RESP2 with a password, alone | `+OK`        | ends it                                                  |
-//! | PING           | `PING`                                     | RESP2 without a password     | a status     | NOAUTH ends it; others do not matter                     |
-//! | SELECT         | `SELECT database`                          | SETUP, the database is not 0 | `+OK`        | ends it                                                  |
-//! | CLIENT SETNAME | `CLIENT SETNAME name`                      | SETUP, RESP2 with a name     | `+OK`        | NOAUTH ends it; others do not matter                     |
-//! | CLIENT SETINFO | `CLIENT SETINFO LIB-NAME …`, and `LIB-VER` | SETUP, always                | `+OK`        | NOAUTH ends it; others do not matter                     |
+//! | step    | sent                                     | when                       | accepted     | on refusal    |
+//! |---------|------------------------------------------|----------------------------|--------------|---------------|
+//! | HELLO   | `HELLO 3 [AUTH user pw] [SETNAME name]`  | always, alone              | map or array | see below     |
+//! | AUTH    | `AUTH [user] pw`                         | RESP2, a password; alone   | `+OK`        | it ends       |
+//! | PING    | `PING`                                   | RESP2, no password         | a status     | NOAUTH: ends  |
+//! | SELECT  | `SELECT database`                        | SETUP, database is not 0   | `+OK`        | it ends       |
+//! | SETNAME | `CLIENT SETNAME name`                    | SETUP, RESP2, has a name   | `+OK`        | NOAUTH: ends  |
+//! | SETINFO | `CLIENT SETINFO LIB-NAME …`, `LIB-VER …` | SETUP                      | `+OK`        | NOAUTH: ends  |
 //!
-//! Any other reply ends it. The deadline is one for all steps, the connect timeout, counted from the start of the dial: a
-//! server gains no time by answering slowly, or one byte at a time.
+//! A HELLO refused with NOPROTO, NOPERM or as an unknown command leads to RESP2, any other refusal of it ends the
+//! handshake. What is refused with anything but NOAUTH in the rows that name it was a courtesy: it does not matter.
 //!
-//! `HELLO` carries AUTH and SETNAME, so that a current server needs one round trip before SETUP, whose commands travel
-//! together in one more. HELLO and AUTH travel alone: servers are known that drop the reply of an AUTH that was pipelined
-//! behind another command (redis/redis#15640). PING finds out whether an old server wants a password: SETINFO does not, since
-//! Redis 7.0 first says that it does not know that, and then nothing would be served. Every command has its own slot for its reply, so that a courtesy that an old
-//! server does not know, or an ACL forbids, cannot be taken for the answer to what must succeed.
+//! Any other reply ends it. The deadline is one for all steps, the connect timeout, counted from the start of the
+//! dial: a server gains no time by answering slowly, or one byte at a time.
+//!
+//! `HELLO` carries AUTH and SETNAME, so that a current server needs one round trip before SETUP, whose commands
+//! travel together in one more. HELLO and AUTH travel alone: servers are known that drop the reply of an AUTH that
+//! was pipelined behind another command (redis/redis#15640). PING finds out whether an old server wants a password:
+//! SETINFO does not, since Redis 7.0 first says that it does not know that, and then nothing would be served. Every
+//! command has its own slot for its reply, so that a courtesy that an old server does not know, or an ACL forbids,
+//! cannot be taken for the answer to what must succeed.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
