@@ -158,6 +158,11 @@ impl Handshake {
         Ok(if self.expected.is_empty() { Progress::Done } else { Progress::Continue })
     }
 
+    /// The command whose answer is due.
+    pub(crate) fn awaits(&self) -> &'static str {
+        self.expected.front().map_or("nothing", |step| step.name())
+    }
+
     fn continue_in_resp2(&mut self, config: &HandshakeConfig, out: &mut Vec<u8>) {
         match &config.credentials {
             Some(credentials) => {

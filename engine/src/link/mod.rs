@@ -32,7 +32,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::LaneConfig;
-use crate::resp::{Command, ErrorClass, Reply};
+use crate::resp::{Command, DecodeError, ErrorClass, Reply};
 use crate::time::Instant;
 
 pub use handshake::HandshakeError;
@@ -94,7 +94,7 @@ pub enum Disconnect {
     /// End of stream, or an error of the socket.
     Lost,
     /// The decoder refused the server's bytes.
-    Protocol,
+    Protocol(DecodeError),
 }
 
 /// Why the latest dial failed.
@@ -107,9 +107,26 @@ pub enum DialError {
     /// It was made, and the server did not let us in.
     #[error(transparent)]
     Handshake(HandshakeError),
-    /// The connect timeout passed before the connection could serve.
-    #[error("the server did not answer within the connect timeout")]
+    /// It was made, and what speaks there is no Redis.
+    #[error(transparent)]
+    Protocol(DecodeError),
+    /// It was made, and the server hung up instead of answering.
+    #[error(
+        "the server hung up instead of answering {during}: is it a Redis server, and is TLS on at both ends or neither?"
+    )]
+    HungUp {
+        /// The command it did not answer.
+        during: &'static str,
+    },
+    /// The connect timeout passed before the connection was made.
+    #[error("the server did not accept a connection within the connect timeout")]
     TimedOut,
+    /// The connect timeout passed, and the server, which had accepted the connection, had not answered everything.
+    #[error("the server did not answer {during} within the connect timeout")]
+    Silent {
+        /// The command it did not answer.
+        during: &'static str,
+    },
 }
 
 /// The connection must be closed: the server broke the rules.
@@ -138,13 +155,12 @@ pub(crate) enum Ended {
 pub(crate) type Sink<'a, T> = &'a mut dyn FnMut(T, Ended);
 
 /// What happened to the link itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Ready,
-    DialFailed,
-    DialTimedOut,
+    DialFailed(DialError),
     /// Dialling again will not help before a configuration is changed.
-    DialRefused,
+    DialRefused(HandshakeError),
     /// It had been ready.
     Lost,
     /// A PING was answered; `false` where the server said that it cannot serve now.
@@ -328,7 +344,7 @@ impl<T> Link<T> {
     pub(crate) fn handle_dial_failed(&mut self, now: Instant, ended: Sink<'_, T>) {
         self.at(now);
         if matches!(self.state, State::Dialing { .. }) && !self.dial {
-            self.fail_dial(Event::DialFailed, ended);
+            self.fail_dial(Event::DialFailed(DialError::Unreachable), ended);
         }
     }
 
@@ -348,9 +364,12 @@ impl<T> Link<T> {
             if let Err(fatal) = self.handle_reply(reply, ended) {
                 match &fatal {
                     Fatal::Handshake(error) if error.is_configuration() => {
-                        self.fail_dial(Event::DialRefused, ended);
+                        self.fail_dial(Event::DialRefused(error.clone()), ended);
                     }
-                    Fatal::Handshake(_) => self.fail_dial(Event::DialFailed, ended),
+                    Fatal::Handshake(error) => {
+                        let error = DialError::Handshake(error.clone());
+                        self.fail_dial(Event::DialFailed(error), ended);
+                    }
                     Fatal::UnmatchedReply => self.lose(Cause::Protocol, ended),
                 }
                 return Err(fatal);
@@ -407,11 +426,18 @@ impl<T> Link<T> {
         self.at(now);
         let cause = match why {
             Disconnect::Lost => Cause::ConnectionLost,
-            Disconnect::Protocol => Cause::Protocol,
+            Disconnect::Protocol(_) => Cause::Protocol,
         };
-        match self.state {
+        match &self.state {
             State::Dialing { .. } if self.dial => {} // The one before, which was given up.
-            State::Dialing { .. } | State::Handshaking { .. } => self.fail_dial(Event::DialFailed, ended),
+            State::Dialing { .. } => self.fail_dial(Event::DialFailed(DialError::Unreachable), ended),
+            State::Handshaking { handshake, .. } => {
+                let error = match why {
+                    Disconnect::Lost => DialError::HungUp { during: handshake.awaits() },
+                    Disconnect::Protocol(error) => DialError::Protocol(error),
+                };
+                self.fail_dial(Event::DialFailed(error), ended);
+            }
             State::Ready => self.lose(cause, ended),
             State::Draining { .. } => self.finish_because(cause, ended),
             State::Waiting { .. } | State::Closed => {}
@@ -425,15 +451,19 @@ impl<T> Link<T> {
         if self.due().is_none_or(|due| due > self.now) {
             return;
         }
-        match self.state {
-            State::Waiting { trusted, .. } => self.start_dial(trusted),
-            State::Dialing { .. } | State::Handshaking { .. } => self.fail_dial(Event::DialTimedOut, ended),
+        match &self.state {
+            State::Waiting { trusted, .. } => self.start_dial(*trusted),
+            State::Dialing { .. } => self.fail_dial(Event::DialFailed(DialError::TimedOut), ended),
+            State::Handshaking { handshake, .. } => {
+                let error = DialError::Silent { during: handshake.awaits() };
+                self.fail_dial(Event::DialFailed(error), ended);
+            }
             State::Ready if self.pipeline.is_quiet() => {
                 self.ping();
                 self.alive_at = self.now; // The stall timeout runs from here.
             }
             State::Ready => self.lose(Cause::Stalled, ended),
-            State::Draining { until } if until > self.now => self.finish_because(Cause::Stalled, ended),
+            State::Draining { until } if *until > self.now => self.finish_because(Cause::Stalled, ended),
             State::Draining { .. } => self.finish(ended),
             State::Closed => {}
         }

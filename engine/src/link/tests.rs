@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::policy::{Backoff, Jitter};
-use crate::resp::{Key, ServerError};
+use crate::resp::{Key, ServerError, Violation};
 
 const GET: Command<'_> = Command::Get(Key { namespace: b"", key: b"k" });
 const START: Instant = Instant::from_millis(1_000);
@@ -82,6 +82,10 @@ impl Rig {
             "connected" => link.handle_connected(now),
             "refused" => link.handle_dial_failed(now, sink),
             "lost" => link.handle_disconnected(now, Disconnect::Lost, sink),
+            "garbage" => {
+                let error = DecodeError { offset: 0, violation: Violation::UnknownType(b'H') };
+                link.handle_disconnected(now, Disconnect::Protocol(error), sink);
+            }
             "welcome" => {
                 for answer in [Reply::Map(Vec::new()), ok(), ok()] {
                     let _ = link.poll_transmit(&mut Vec::new(), |_| true);
@@ -126,8 +130,19 @@ fn short(ended: &Ended) -> String {
     }
 }
 
-const INPUTS: [&str; 10] =
-    ["connected", "refused", "lost", "reply", "early", "due", "hurry", "retire", "close", "close now"];
+const INPUTS: [&str; 11] = [
+    "connected",
+    "refused",
+    "lost",
+    "garbage",
+    "reply",
+    "early",
+    "due",
+    "hurry",
+    "retire",
+    "close",
+    "close now",
+];
 
 /// For each state what an input leads to: the new state, and what the link says and asks for. An input that is not named
 /// changes nothing.
@@ -136,9 +151,10 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
         "Dialing",
         &[
             ("connected", "Handshaking"),
-            ("refused", "Waiting | DialFailed | HangUp"),
-            ("lost", "Waiting | DialFailed"),
-            ("due", "Waiting | DialTimedOut | HangUp"),
+            ("refused", "Waiting | DialFailed(Unreachable) | HangUp"),
+            ("lost", "Waiting | DialFailed(Unreachable)"),
+            ("garbage", "Waiting | DialFailed(Unreachable)"),
+            ("due", "Waiting | DialFailed(TimedOut) | HangUp"),
             ("close", "Closed | HangUp"),
             ("close now", "Closed | HangUp"),
         ],
@@ -146,9 +162,14 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
     (
         "Handshaking",
         &[
-            ("lost", "Waiting | DialFailed"),
-            ("reply", "Waiting | DialFailed | HangUp"), // Not one to HELLO.
-            ("due", "Waiting | DialTimedOut | HangUp"),
+            ("lost", r#"Waiting | DialFailed(HungUp { during: "HELLO" })"#),
+            (
+                "garbage",
+                "Waiting | DialFailed(Protocol(DecodeError { offset: 0, violation: UnknownType(72) }))",
+            ),
+            // Not one to HELLO.
+            ("reply", r#"Waiting | DialFailed(Handshake(Unexpected { during: "HELLO" })) | HangUp"#),
+            ("due", r#"Waiting | DialFailed(Silent { during: "HELLO" }) | HangUp"#),
             ("close", "Closed | HangUp"),
             ("close now", "Closed | HangUp"),
         ],
@@ -175,6 +196,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
         "Ready",
         &[
             ("lost", "Waiting | Lost"),
+            ("garbage", "Waiting | Lost"),
             ("reply", "Waiting | Lost | HangUp"),
             ("due", "Ready, busy"), // With a PING.
             ("retire", "Waiting, trusted | HangUp"),
@@ -186,6 +208,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
         "Ready, busy",
         &[
             ("lost", "Waiting | Lost | 7 unknown: ConnectionLost"),
+            ("garbage", "Waiting | Lost | 7 unknown: Protocol"),
             ("reply", "Ready | 7 answered"),
             ("due", "Waiting | Lost | HangUp | 7 unknown: Stalled"),
             ("retire", "Ready, retiring"),
@@ -197,6 +220,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
         "Ready, retiring",
         &[
             ("lost", "Waiting | Lost | 7 unknown: ConnectionLost"),
+            ("garbage", "Waiting | Lost | 7 unknown: Protocol"),
             ("reply", "Waiting, trusted | HangUp | 7 answered"),
             ("due", "Waiting | Lost | HangUp | 7 unknown: Stalled"),
             ("close", "Draining"),
@@ -207,6 +231,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
         "Draining",
         &[
             ("lost", "Closed | 7 unknown: ConnectionLost"),
+            ("garbage", "Closed | 7 unknown: Protocol"),
             ("reply", "Closed | HangUp | 7 answered"),
             ("due", "Closed | HangUp | 7 unknown: Closed"),
             ("close now", "Closed | HangUp | 7 unknown: Closed"),
@@ -342,11 +367,11 @@ fn closing_again_only_shortens_the_wait() {
 
 #[test]
 fn a_refused_handshake_says_whether_dialling_again_can_help() {
-    for (line, expected) in [
-        ("WRONGPASS invalid username-password pair", Event::DialRefused),
-        ("NOAUTH HELLO must be called with the client already authenticated", Event::DialRefused),
-        ("LOADING Redis is loading the dataset in memory", Event::DialFailed),
-        ("ERR max number of clients reached", Event::DialFailed),
+    for (line, is_refused) in [
+        ("WRONGPASS invalid username-password pair", true),
+        ("NOAUTH HELLO must be called with the client already authenticated", true),
+        ("LOADING Redis is loading the dataset in memory", false),
+        ("ERR max number of clients reached", false),
     ] {
         for asked in [false, true] {
             let mut rig = Rig::in_state("Dialing");
@@ -357,6 +382,12 @@ fn a_refused_handshake_says_whether_dialling_again_can_help() {
             let mut replies = vec![error(line)];
             let fatal = rig.link.handle_replies(START, &mut replies, &mut |_, _| {}).expect_err("refused");
             assert!(format!("{fatal}").contains(line), "{fatal}");
+            let Fatal::Handshake(error) = fatal else { panic!("{fatal}") };
+            let expected = if is_refused {
+                Event::DialRefused(error)
+            } else {
+                Event::DialFailed(DialError::Handshake(error))
+            };
             assert_eq!(rig.link.take_events(), [expected], "{line}, asked: {asked}");
             assert!(!rig.link.accepts());
         }

@@ -200,9 +200,6 @@ impl Lane {
         self.at(now);
         let result = self.drive(|link, ended| link.handle_replies(now, replies, ended));
         replies.clear();
-        if let Err(Fatal::Handshake(error)) = &result {
-            self.last_error = Some(DialError::Handshake(error.clone()));
-        }
         result
     }
 
@@ -374,10 +371,10 @@ impl Lane {
                         self.link.ping();
                     }
                 }
-                Event::DialFailed => self.dial_failed(DialError::Unreachable),
-                Event::DialTimedOut => self.dial_failed(DialError::TimedOut),
-                Event::DialRefused => {
+                Event::DialFailed(error) => self.dial_failed(error),
+                Event::DialRefused(error) => {
                     self.stats.dial_failures += 1;
+                    self.last_error = Some(DialError::Handshake(error));
                     self.probe = None;
                     self.signals.push(Signal::Trip);
                 }

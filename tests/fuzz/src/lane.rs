@@ -99,7 +99,7 @@ impl World {
         let decoded = self.decoder.decode(&mut self.input, &mut replies);
         let fatal = self.lane.handle_replies(self.now, &mut replies).is_err();
         if decoded.is_err() || fatal {
-            let why = if decoded.is_err() { Disconnect::Protocol } else { Disconnect::Lost };
+            let why = decoded.map_or_else(Disconnect::Protocol, |()| Disconnect::Lost);
             self.lane.handle_disconnected(self.now, why);
             self.connected = false;
         }

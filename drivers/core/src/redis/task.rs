@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use larder_engine::Instant;
-use larder_engine::machine::{Action, Disconnect, Fatal, Transmit};
+use larder_engine::machine::{Action, DialError, Disconnect, Transmit};
 use larder_engine::resp::{Decoder, Limits, Reply};
 
 use super::shared::Shared;
@@ -143,8 +143,8 @@ impl<R: Runtime> LaneTask<R> {
                 Poll::Pending => return,
                 Poll::Ready(Ok(n)) if n > 0 => {
                     news.received = true;
-                    if self.decoder.decode(&mut self.input, &mut self.replies).is_err() {
-                        news.disconnected = Some(Disconnect::Protocol);
+                    if let Err(error) = self.decoder.decode(&mut self.input, &mut self.replies) {
+                        news.disconnected = Some(Disconnect::Protocol(error));
                         return;
                     }
                     budget = budget.saturating_sub(n);
@@ -199,7 +199,7 @@ impl<R: Runtime> LaneTask<R> {
         if news.written > 0 {
             lane.handle_written(now, news.written);
         }
-        let fatal = if news.received { lane.handle_replies(now, &mut self.replies).err() } else { None };
+        let broken = news.received && lane.handle_replies(now, &mut self.replies).is_err();
         if let Some(why) = news.disconnected {
             lane.handle_disconnected(now, why);
         }
@@ -215,7 +215,7 @@ impl<R: Runtime> LaneTask<R> {
                 lane.probe(now, permit);
             }
         }
-        if news.disconnected.is_some() || fatal.is_some() {
+        if news.disconnected.is_some() || broken {
             self.hang_up();
         }
         let mut acted = false;
@@ -229,6 +229,7 @@ impl<R: Runtime> LaneTask<R> {
         lane.take_wakers(&mut self.wakers);
         let _ = lane.take_news(); // All of it has just been looked at.
         let state = (lane.is_ready(), lane.is_closed(), lane.stats().dial_failures);
+        let dial_error = if state.2 == self.told.2 { None } else { lane.last_error().cloned() };
         let round = match transmit {
             Transmit::Ready => Round::Again,
             Transmit::Linger => Round::Yield,
@@ -242,7 +243,7 @@ impl<R: Runtime> LaneTask<R> {
         drop(cell);
         self.wakers.drain(..).for_each(Waker::wake);
         shared.follow_up(self.index, aftermath);
-        self.tell_watchers(state, fatal);
+        self.tell_watchers(state, dial_error);
         self.set_timer(due);
         round
     }
@@ -266,11 +267,12 @@ impl<R: Runtime> LaneTask<R> {
         self.taken = 0;
     }
 
-    fn tell_watchers(&mut self, state: (bool, bool, u64), fatal: Option<Fatal>) {
-        if let Some(fatal) = fatal {
-            self.shared.set_dial_error(Some(fatal.to_string()));
-        } else if state.0 && !self.told.0 {
-            self.shared.set_dial_error(None);
+    fn tell_watchers(&mut self, state: (bool, bool, u64), dial_error: Option<DialError>) {
+        match dial_error {
+            Some(DialError::Unreachable) => {} // Told by the dial itself, which knows more.
+            Some(error) => self.shared.set_dial_error(Some(error.to_string())),
+            None if state.0 && !self.told.0 => self.shared.set_dial_error(None),
+            None => {}
         }
         if state != self.told {
             self.told = state;

@@ -490,8 +490,8 @@ impl World {
             let decoded = wire.decoder.decode(&mut wire.input, &mut replies);
             if self.engine.handle_replies(self.now, lane, &mut replies).is_err() {
                 self.wires[lane] = Wire::new();
-            } else if decoded.is_err() {
-                self.lose(lane, Disconnect::Protocol);
+            } else if let Err(error) = decoded {
+                self.lose(lane, Disconnect::Protocol(error));
             }
         }
     }
