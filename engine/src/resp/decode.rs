@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::scan::{Aggregate, Scan, Span, Token};
+use super::scan::{Aggregate, Scan, Span, Tape, Token};
 use super::{DecodeError, Limits, Reply, ServerError};
 
 /// Turns what a connection sends into replies, whatever pieces it comes in.
@@ -27,8 +27,9 @@ use super::{DecodeError, Limits, Reply, ServerError};
 #[derive(Debug)]
 pub struct Decoder {
     scan: Scan,
-    /// What the scan has found of an aggregate.
-    tape: Vec<Token>,
+    tape: Tape,
+    /// Aggregates around the one that is being assembled: empty between calls, but kept allocated.
+    outer: Vec<Open>,
     missing: usize,
     failed: Option<DecodeError>,
 }
@@ -37,7 +38,7 @@ impl Decoder {
     /// A decoder for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { scan: Scan::new(limits), tape: Vec::new(), missing: 0, failed: None }
+        Self { scan: Scan::new(limits), tape: Tape::default(), outer: Vec::new(), missing: 0, failed: None }
     }
 
     /// Moves every complete frame out of `input` and appends its reply to `replies`. An incomplete frame stays in
@@ -50,10 +51,11 @@ impl Decoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        // Frames without text are passed over here and leave the input together, once.
-        let mut passed = 0;
-        let result = self.frames(input, &mut passed, replies);
-        input.advance(passed);
+        let result = self.scan.run(input, &mut self.tape);
+        let mut texts = Texts { frames: self.scan.complete(), input, buffer: None };
+        assemble(self.tape.complete(), &mut texts, &mut self.outer, replies);
+        texts.finish();
+        self.scan.take_frames(&mut self.tape);
         self.missing = self.scan.missing(input.len());
         self.failed = result.err();
         result
@@ -69,7 +71,7 @@ impl Decoder {
     /// Forgets everything but the limits and the work counter: for a new connection, with an empty input.
     pub fn reset(&mut self) {
         self.scan.reset();
-        self.tape = Vec::new();
+        self.tape = Tape::default();
         self.missing = 0;
         self.failed = None;
     }
@@ -79,116 +81,120 @@ impl Decoder {
     pub const fn steps(&self) -> u64 {
         self.scan.steps()
     }
+}
 
-    fn frames(
-        &mut self,
-        input: &mut BytesMut,
-        passed: &mut usize,
-        replies: &mut Vec<Reply>,
-    ) -> Result<(), DecodeError> {
-        while let Some((token, is_last)) = self.scan.next(input.get(*passed..).unwrap_or_default())? {
-            if !is_last {
-                self.tape.push(token);
-                continue;
+/// The complete frames at the front of the input, as what texts are slices of.
+struct Texts<'a> {
+    /// Their length.
+    frames: usize,
+    input: &'a mut BytesMut,
+    /// Taken out of the input for the first text; without one there is nothing to share.
+    buffer: Option<Bytes>,
+}
+
+impl Texts<'_> {
+    /// For one reference count, and none where it is empty: an empty slice would keep all of the buffer alive.
+    #[inline]
+    fn slice(&mut self, span: Span) -> Bytes {
+        let buffer = self.buffer.get_or_insert_with(|| self.input.split_to(self.frames).freeze());
+        buffer.slice(span.start..span.end)
+    }
+
+    /// Takes the frames out of the input if no text has done so.
+    fn finish(self) {
+        if self.buffer.is_none() {
+            self.input.advance(self.frames);
+        }
+    }
+}
+
+/// The replies of complete frames.
+fn assemble(tape: &[Token], texts: &mut Texts<'_>, outer: &mut Vec<Open>, replies: &mut Vec<Reply>) {
+    let mut tokens = tape.iter().copied();
+    while let Some(token) = tokens.next() {
+        replies.push(match token {
+            Token::Open(kind, count @ 1..) => aggregate(Open::new(kind, count), &mut tokens, texts, outer),
+            _ => element(token, texts),
+        });
+    }
+}
+
+/// An aggregate and all that is in it: iterative, with a list of the aggregates around the one at hand.
+fn aggregate(
+    mut current: Open,
+    tokens: &mut impl Iterator<Item = Token>,
+    texts: &mut Texts<'_>,
+    outer: &mut Vec<Open>,
+) -> Reply {
+    loop {
+        while current.left > 0 {
+            match tokens.next() {
+                Some(Token::Open(kind, count @ 1..)) => {
+                    outer.push(core::mem::replace(&mut current, Open::new(kind, count)));
+                }
+                Some(token) => current.push(element(token, texts)),
+                None => break, // Not in a complete frame.
             }
-            let length = self.scan.take_frame();
-            replies.push(if self.tape.is_empty() {
-                single(token, length, input, passed)
-            } else {
-                self.tape.push(token);
-                input.advance(core::mem::take(passed));
-                let frame = input.split_to(length).freeze();
-                let reply = assemble(&self.tape, &frame);
-                self.tape.clear();
-                self.tape.shrink_to(KEPT_TOKENS);
-                reply
-            });
         }
-        Ok(())
+        let Some(parent) = outer.pop() else { return current.reply };
+        let child = core::mem::replace(&mut current, parent);
+        current.push(child.reply);
     }
 }
 
-/// Tokens kept allocated between aggregates.
-const KEPT_TOKENS: usize = 1024;
-
-/// The reply of a frame of one token, `passed` bytes into the input. Only its text is taken out, for one reference
-/// count; without a text there is nothing to take.
-fn single(token: Token, length: usize, input: &mut BytesMut, passed: &mut usize) -> Reply {
-    let frame = *passed;
-    *passed += length;
-    if let Token::Simple(span) = token {
-        if input.get(frame + span.start..frame + span.end) == Some(b"OK") {
-            return Reply::Simple(Bytes::from_static(b"OK"));
-        }
-    }
-    element(token, |span| {
-        if span.len() == 0 {
-            return Bytes::new(); // An empty slice of the buffer would keep all of it alive.
-        }
-        input.advance(frame + span.start);
-        *passed = length - span.end;
-        input.split_to(span.len()).freeze()
-    })
-}
-
-/// The reply of a frame of several tokens: iterative, with a list of the aggregates still open.
-fn assemble(tape: &[Token], frame: &Bytes) -> Reply {
-    let mut open: Vec<Open> = Vec::new();
-    for &token in tape {
-        if let Token::Open(kind, count @ 1..) = token {
-            open.push(Open { kind, count, elements: Vec::with_capacity(count) });
-            continue;
-        }
-        let mut reply = element(token, |span| frame.slice(span.start..span.end));
-        loop {
-            let Some(mut parent) = open.pop() else { return reply };
-            parent.elements.push(reply);
-            if parent.elements.len() < parent.count {
-                open.push(parent);
-                break;
-            }
-            reply = aggregate(parent.kind, parent.elements);
-        }
-    }
-    // The scan ends a frame with the element that closes every aggregate.
-    Reply::Null
-}
-
+/// An aggregate that is not complete yet.
+#[derive(Debug)]
 struct Open {
-    kind: Aggregate,
-    count: usize,
-    elements: Vec<Reply>,
+    reply: Reply,
+    /// The field whose value comes next, in a map.
+    field: Option<Reply>,
+    left: usize,
+}
+
+impl Open {
+    fn new(kind: Aggregate, count: usize) -> Self {
+        Self { reply: empty(kind, count), field: None, left: count }
+    }
+
+    #[inline]
+    fn push(&mut self, element: Reply) {
+        self.left -= 1;
+        match &mut self.reply {
+            Reply::Map(pairs) => match self.field.take() {
+                None => self.field = Some(element),
+                Some(field) => pairs.push((field, element)),
+            },
+            Reply::Array(elements) | Reply::Set(elements) | Reply::Push(elements) => elements.push(element),
+            _ => {}
+        }
+    }
+}
+
+/// An aggregate with room for so many elements, a map's pair being two.
+fn empty(kind: Aggregate, count: usize) -> Reply {
+    match kind {
+        Aggregate::Array => Reply::Array(Vec::with_capacity(count)),
+        Aggregate::Set => Reply::Set(Vec::with_capacity(count)),
+        Aggregate::Push => Reply::Push(Vec::with_capacity(count)),
+        Aggregate::Map => Reply::Map(Vec::with_capacity(count / 2)),
+    }
 }
 
 /// A scalar or an empty aggregate.
-fn element(token: Token, text: impl FnOnce(Span) -> Bytes) -> Reply {
+#[inline]
+fn element(token: Token, texts: &mut Texts<'_>) -> Reply {
     match token {
-        Token::Simple(span) => Reply::Simple(text(span)),
-        Token::Error(span) => Reply::Error(ServerError::new(text(span))),
+        Token::Ok => Reply::Simple(Bytes::from_static(b"OK")),
+        Token::Simple(span) => Reply::Simple(texts.slice(span)),
+        Token::Error(span) => Reply::Error(ServerError::new(texts.slice(span))),
         Token::Integer(number) => Reply::Integer(number),
-        Token::Bulk(span) => Reply::Bulk(text(span)),
+        Token::Bulk(span) => Reply::Bulk(texts.slice(span)),
         Token::Null => Reply::Null,
         Token::Boolean(is_true) => Reply::Boolean(is_true),
         Token::Double(number) => Reply::Double(number),
-        Token::BigNumber(span) => Reply::BigNumber(text(span)),
-        Token::Verbatim { format, text: span } => Reply::Verbatim { format, text: text(span) },
-        Token::Open(kind, _) => aggregate(kind, Vec::new()),
-    }
-}
-
-fn aggregate(kind: Aggregate, elements: Vec<Reply>) -> Reply {
-    match kind {
-        Aggregate::Array => Reply::Array(elements),
-        Aggregate::Set => Reply::Set(elements),
-        Aggregate::Push => Reply::Push(elements),
-        Aggregate::Map => {
-            let mut pairs = Vec::with_capacity(elements.len() / 2);
-            let mut elements = elements.into_iter();
-            while let (Some(field), Some(value)) = (elements.next(), elements.next()) {
-                pairs.push((field, value));
-            }
-            Reply::Map(pairs)
-        }
+        Token::BigNumber(span) => Reply::BigNumber(texts.slice(span)),
+        Token::Verbatim { format, text } => Reply::Verbatim { format, text: texts.slice(text) },
+        Token::Open(kind, _) => empty(kind, 0),
     }
 }
 
@@ -416,7 +422,7 @@ mod tests {
     fn the_tape_of_a_big_frame_is_not_kept() {
         let mut feed = Feed::new();
         feed.take(&["*100000\r\n", &":1\r\n".repeat(100_000)].concat().into_bytes()).expect("well-formed");
-        assert!(feed.decoder.tape.capacity() <= KEPT_TOKENS);
+        assert!(feed.decoder.tape.capacity() <= Tape::KEPT);
     }
 
     /// [`Limits`] says what a frame costs in memory.

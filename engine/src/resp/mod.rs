@@ -1,10 +1,10 @@
 //! The Redis protocol, RESP2 and RESP3: bytes to replies, commands to bytes.
 //!
 //! ```text
-//!              ┌──────────────────────── Decoder ────────────────────────┐
-//!  BytesMut ──►│ scan: finds tokens, checks grammar and limits, once per │──► Vec<Reply>
-//!              │ byte ──► tape of tokens ──► decode: assembles the reply │
-//!              └─────────────────────────────────────────────────────────┘
+//!              ┌───────────────────────── Decoder ─────────────────────────┐
+//!  BytesMut ──►│ scan: finds tokens, checks grammar and limits, once per   │──► Vec<Reply>
+//!              │ byte ──► tape of tokens ──► decode: assembles the replies │
+//!              └───────────────────────────────────────────────────────────┘
 //!  Command  ──► encode ──► Vec<u8>
 //! ```
 //!
@@ -38,7 +38,8 @@ pub use reply::Reply;
 /// How much a server may send in one frame (one reply, with everything nested in it). What is beyond ends the
 /// connection, with a [`DecodeError`] that says which limit it was.
 ///
-/// A partial frame occupies its own bytes plus 24 bytes per element; the finished [`Reply`] another 40 per element.
+/// A partial frame occupies its own bytes plus 24 to 48 bytes per element, in a list that doubles; the finished
+/// [`Reply`] another 40 per element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Aggregates within one another; 32 by default, at most [`Limits::MAX_DEPTH`] (more is taken as that). Replies

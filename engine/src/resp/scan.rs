@@ -1,6 +1,8 @@
 //! From bytes to tokens: iterative, resumable at any byte, bounded.
 //!
-//! Every byte outside of bulk payloads is looked at once however the stream is cut; payloads are skipped.
+//! Every byte outside of bulk payloads is looked at once however the stream is cut; payloads are skipped. What is most
+//! frequent takes a short cut through the states below, as long as it is there as a whole: `+OK`, and lengths of up to
+//! nine digits.
 //!
 //! ```text
 //!            type byte            CR                LF
@@ -16,9 +18,11 @@ use alloc::vec::Vec;
 
 use super::{DecodeError, Limits, Violation};
 
-/// The smallest part of a frame with a meaning of its own. Spans are relative to the start of the frame.
+/// The smallest part of a frame with a meaning of its own. Spans are positions in the input.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Token {
+    /// The simple string `OK`.
+    Ok,
     Simple(Span),
     Error(Span),
     Integer(i64),
@@ -33,6 +37,24 @@ pub(super) enum Token {
     },
     /// The start of an aggregate of so many elements (a map's pair being two).
     Open(Aggregate, usize),
+}
+
+impl Token {
+    fn move_front(&mut self, by: usize) {
+        match self {
+            Self::Simple(span)
+            | Self::Error(span)
+            | Self::Bulk(span)
+            | Self::BigNumber(span)
+            | Self::Verbatim { text: span, .. } => *span = span.moved(by),
+            Self::Ok
+            | Self::Integer(_)
+            | Self::Null
+            | Self::Boolean(_)
+            | Self::Double(_)
+            | Self::Open(..) => {}
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +72,54 @@ pub(super) struct Span {
 }
 
 impl Span {
-    pub(super) const fn len(self) -> usize {
-        self.end - self.start
+    const fn moved(self, by: usize) -> Self {
+        Self { start: self.start.saturating_sub(by), end: self.end.saturating_sub(by) }
     }
 }
 
-/// The scan of one stream: where it stands in the frame at the front of the buffer.
+/// What has been scanned and not been made replies of.
+#[derive(Debug, Default)]
+pub(super) struct Tape {
+    tokens: Vec<Token>,
+    /// How many of the tokens belong to complete frames.
+    complete: usize,
+}
+
+impl Tape {
+    /// Tokens kept allocated.
+    pub(super) const KEPT: usize = 2048;
+
+    /// The tokens of the complete frames.
+    pub(super) fn complete(&self) -> &[Token] {
+        self.tokens.get(..self.complete).unwrap_or_default()
+    }
+
+    /// Forgets them, the `taken` first bytes of the input.
+    fn take_complete(&mut self, taken: usize) {
+        self.tokens.drain(..core::mem::take(&mut self.complete));
+        for token in &mut self.tokens {
+            token.move_front(taken);
+        }
+        self.tokens.shrink_to(Self::KEPT);
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.tokens.capacity()
+    }
+}
+
+/// The scan of one stream: where it stands in the input.
 #[derive(Debug)]
 pub(super) struct Scan {
     limits: Limits,
-    /// Bytes of the stream before the frame at hand.
+    /// A token that begins before this position may take the short cut: no limit is near.
+    shortcut: usize,
+    /// Bytes of the stream before the input.
     offset: u64,
-    /// The next byte to look at. This and all other positions are relative to the start of the frame.
+    /// Where in the input the frame at hand begins.
+    frame: usize,
+    /// The next byte of the input to look at.
     pos: usize,
     state: State,
     /// The type byte of the token at hand.
@@ -100,15 +158,18 @@ impl Scan {
     pub(super) fn new(limits: Limits) -> Self {
         // No position can overflow then, and a length that saturates is over every limit.
         let bounded = |limit: usize| limit.min(Limits::MAX_SIZE);
+        let limits = Limits {
+            depth: limits.depth.min(Limits::MAX_DEPTH),
+            line: bounded(limits.line),
+            bulk: bounded(limits.bulk),
+            elements: bounded(limits.elements),
+            frame: bounded(limits.frame),
+        };
         Self {
-            limits: Limits {
-                depth: limits.depth.min(Limits::MAX_DEPTH),
-                line: bounded(limits.line),
-                bulk: bounded(limits.bulk),
-                elements: bounded(limits.elements),
-                frame: bounded(limits.frame),
-            },
+            limits,
+            shortcut: if limits.line < SHORT_DIGITS { 0 } else { limits.frame.saturating_sub(SHORT_LINE) },
             offset: 0,
+            frame: 0,
             pos: 0,
             state: State::Type,
             kind: 0,
@@ -124,28 +185,105 @@ impl Scan {
         self.steps
     }
 
-    /// The next token of the frame that `bytes` begins with, and whether it is the frame's last; `None` until more
-    /// bytes have been appended.
-    pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Option<(Token, bool)>, DecodeError> {
+    /// Appends the tokens of all that `input` holds to `tape`, until more bytes have been appended.
+    ///
+    /// # Errors
+    /// The input is no RESP, or over a limit. The frames before that are on the tape all the same.
+    pub(super) fn run(&mut self, input: &[u8], tape: &mut Tape) -> Result<(), DecodeError> {
         loop {
+            self.take_shortcuts(input, tape);
             let token = if self.state == State::Bulk {
-                self.bulk(bytes)?
-            } else if self.line(bytes)? {
-                let Some(token) = self.parse(bytes)? else { continue };
+                self.bulk(input)?
+            } else if self.line(input)? {
+                let Some(token) = self.parse(input)? else { continue };
                 Some(token)
             } else {
                 None
             };
-            let Some(token) = token else { return Ok(None) };
-            let is_dropped = self.attributes > 0;
-            let is_last = match token {
-                Token::Open(_, count) if count > 0 => false,
-                _ => self.close_element(),
-            };
-            if !is_dropped {
-                return Ok(Some((token, is_last)));
+            match token {
+                Some(token) => self.put(token, tape),
+                None => return Ok(()),
             }
         }
+    }
+
+    /// Puts a token on the tape, unless it is in an attribute, and closes the elements that end with it.
+    #[inline]
+    fn put(&mut self, token: Token, tape: &mut Tape) {
+        if self.attributes == 0 {
+            tape.tokens.push(token);
+        }
+        let is_last = match token {
+            Token::Open(_, count) if count > 0 => false,
+            _ => self.close_element(),
+        };
+        if is_last {
+            tape.complete = tape.tokens.len();
+            self.frame = self.pos;
+            self.elements = 0;
+        }
+    }
+
+    /// Takes `OK`s, bulk strings and heads of aggregates as long as they are there as a whole, and no limit is near. At
+    /// the first byte of something else it leaves off where the states can go on.
+    fn take_shortcuts(&mut self, input: &[u8], tape: &mut Tape) {
+        if self.state != State::Type {
+            return;
+        }
+        let (begin, mut skipped) = (self.pos, 0);
+        while self.pos - self.frame < self.shortcut {
+            let token = match input.get(self.pos..).unwrap_or_default() {
+                [b'+', b'O', b'K', b'\r', b'\n', ..] => {
+                    self.pos += 5;
+                    Token::Ok
+                }
+                [b'$', text @ ..] => {
+                    let short = ShortLength::at_front_of(text);
+                    let Some(payload) = self.short_payload(&short, input) else {
+                        self.leave_shortcut(b'$', &short);
+                        break;
+                    };
+                    self.pos = payload.end + CRLF.len();
+                    skipped += short.length;
+                    Token::Bulk(payload)
+                }
+                [b'>', ..] if !self.levels.is_empty() => break,
+                [kind @ (b'*' | b'%' | b'~' | b'>'), text @ ..] => {
+                    let short = ShortLength::at_front_of(text);
+                    self.kind = *kind;
+                    // An error is the states' to report, when they have come to the end of the line.
+                    let opened = if short.is_whole { self.open(short.length) } else { Ok(None) };
+                    let Ok(Some(token)) = opened else {
+                        self.leave_shortcut(*kind, &short);
+                        break;
+                    };
+                    self.pos += short.line();
+                    token
+                }
+                _ => break,
+            };
+            self.put(token, tape);
+        }
+        self.steps += (self.pos - begin - skipped) as u64;
+    }
+
+    /// Where the payload of a bulk string is, if all of it and its line end are there and allowed.
+    #[inline]
+    fn short_payload(&self, short: &ShortLength, input: &[u8]) -> Option<Span> {
+        let start = self.pos + short.line();
+        let end = start + short.length;
+        let is_allowed =
+            short.length <= self.limits.bulk && end + CRLF.len() - self.frame <= self.limits.frame;
+        let is_there = input.get(end..end + CRLF.len()) == Some(CRLF);
+        (short.is_whole && is_allowed && is_there).then_some(Span { start, end })
+    }
+
+    /// Hands over to the states, behind the digits that have been looked at.
+    fn leave_shortcut(&mut self, kind: u8, short: &ShortLength) {
+        self.kind = kind;
+        self.state = State::Line;
+        self.text.start = self.pos + 1;
+        self.pos += 1 + short.digits;
     }
 
     /// Forgets the stream, but not the work done.
@@ -153,12 +291,21 @@ impl Scan {
         *self = Self { steps: self.steps, ..Self::new(self.limits) };
     }
 
-    /// The length of the frame that has just ended; the scan goes on with the one behind it.
-    pub(super) fn take_frame(&mut self) -> usize {
-        let length = core::mem::take(&mut self.pos);
-        self.offset = self.offset.saturating_add(length as u64);
-        self.elements = 0;
-        length
+    /// How many bytes at the front of the input are complete frames.
+    pub(super) const fn complete(&self) -> usize {
+        self.frame
+    }
+
+    /// The complete frames have been taken out of the input. What was scanned of the frame
+    /// behind them moves to the front, on the tape too.
+    pub(super) fn take_frames(&mut self, tape: &mut Tape) {
+        let taken = core::mem::take(&mut self.frame);
+        if taken > 0 {
+            self.offset = self.offset.saturating_add(taken as u64);
+            self.pos -= taken;
+            self.text = self.text.moved(taken);
+            tape.take_complete(taken);
+        }
     }
 
     /// How many bytes have to follow the `available` ones before the bulk at hand is complete.
@@ -214,7 +361,7 @@ impl Scan {
     /// that no more than a frame is ever buffered.
     fn longest_line(&self) -> (usize, Violation) {
         let Limits { line, frame, .. } = self.limits;
-        let room = frame.saturating_sub(self.text.start + CRLF.len());
+        let room = frame.saturating_sub(self.text.start - self.frame + CRLF.len());
         if line <= room {
             (line, Violation::Line { limit: line })
         } else {
@@ -244,7 +391,7 @@ impl Scan {
             kind => scalar(kind, text, self.text).map(Some),
         };
         match parsed {
-            Ok(_) if self.pos > self.limits.frame => {
+            Ok(_) if self.pos - self.frame > self.limits.frame => {
                 Err(self.error(self.line_start(), Violation::Frame { limit: self.limits.frame }))
             }
             Ok(token) => Ok(token),
@@ -274,7 +421,7 @@ impl Scan {
             return Err(Violation::Malformed("verbatim string"));
         }
         let payload = Span { start: self.pos, end: self.pos.saturating_add(length) };
-        if payload.end.saturating_add(CRLF.len()) > frame {
+        if payload.end.saturating_add(CRLF.len()) - self.frame > frame {
             return Err(Violation::Frame { limit: frame });
         }
         self.text = payload;
@@ -312,13 +459,14 @@ impl Scan {
         let is_attribute = kind == b'|';
         let left = if matches!(kind, b'%' | b'|') { count.saturating_mul(2) } else { count };
         // An attribute is not an element of what it stands in, but it has to be bounded too.
-        self.elements = self.elements.saturating_add(left).saturating_add(usize::from(is_attribute));
-        if self.elements > elements {
+        let announced = self.elements.saturating_add(left).saturating_add(usize::from(is_attribute));
+        if announced > elements {
             return Err(Violation::Elements { limit: elements });
         }
         if self.levels.len() >= depth as usize {
             return Err(Violation::Depth { limit: depth });
         }
+        self.elements = announced;
         if left > 0 {
             self.levels.push(Level { left, is_attribute });
         }
@@ -359,12 +507,17 @@ impl Scan {
 }
 
 const CRLF: &[u8] = b"\r\n";
+/// Lengths of so many digits take the short cut; no `usize` is too small for them.
+const SHORT_DIGITS: usize = 9;
+/// A line with such a length.
+const SHORT_LINE: usize = 1 + SHORT_DIGITS + CRLF.len();
 /// A verbatim string begins with its format and a colon.
 const VERBATIM_HEAD: usize = 4;
 
 /// The token of a line that is one by itself.
 fn scalar(kind: u8, text: &[u8], span: Span) -> Result<Token, Violation> {
     match kind {
+        b'+' if text == b"OK" => Ok(Token::Ok),
         b'+' => Ok(Token::Simple(span)),
         b'-' => Ok(Token::Error(span)),
         b':' => integer(text).map(Token::Integer).ok_or(Violation::Malformed("integer")),
@@ -377,6 +530,37 @@ fn scalar(kind: u8, text: &[u8], span: Span) -> Result<Token, Violation> {
         b'_' if text.is_empty() => Ok(Token::Null),
         b'_' => Err(Violation::Malformed("null")),
         _ => Err(Violation::UnknownType(kind)),
+    }
+}
+
+/// A length of few digits.
+struct ShortLength {
+    length: usize,
+    digits: usize,
+    /// Whether there are digits, no padding, and a line end behind them.
+    is_whole: bool,
+}
+
+impl ShortLength {
+    /// Looks at no more than [`SHORT_DIGITS`] and a line end.
+    #[inline]
+    fn at_front_of(text: &[u8]) -> Self {
+        let (mut length, mut digits) = (0, 0);
+        while let Some(digit @ b'0'..=b'9') = text.get(digits) {
+            if digits == SHORT_DIGITS {
+                break;
+            }
+            length = length * 10 + usize::from(digit - b'0');
+            digits += 1;
+        }
+        let is_padded = digits > 1 && text.first() == Some(&b'0');
+        let is_ended = text.get(digits..digits + CRLF.len()) == Some(CRLF);
+        Self { length, digits, is_whole: digits > 0 && !is_padded && is_ended }
+    }
+
+    /// The length of the whole line.
+    const fn line(&self) -> usize {
+        1 + self.digits + CRLF.len()
     }
 }
 
@@ -444,13 +628,11 @@ mod tests {
     /// The state that a scan is in after all of `bytes`, handed over at once or byte by byte.
     fn state_after(bytes: &[u8], piece: usize) -> Result<State, Violation> {
         let mut scan = Scan::new(Limits::default());
-        let mut frame = 0;
+        let (mut tape, mut taken) = (Tape::default(), 0);
         for end in (piece..bytes.len()).step_by(piece).chain([bytes.len()]) {
-            while let Some((_, is_last)) = scan.next(&bytes[frame..end]).map_err(|error| error.violation)? {
-                if is_last {
-                    frame += scan.take_frame();
-                }
-            }
+            scan.run(&bytes[taken..end], &mut tape).map_err(|error| error.violation)?;
+            taken += scan.complete();
+            scan.take_frames(&mut tape);
         }
         Ok(scan.state)
     }
@@ -498,11 +680,14 @@ mod tests {
     fn what_is_missing_is_known_in_payloads_only() {
         let mut scan = Scan::new(Limits::default());
         assert_eq!(scan.missing(0), 0);
-        assert!(scan.next(b"$10\r\n01").expect("well-formed").is_none());
+        let mut tape = Tape::default();
+        scan.run(b"$10\r\n01", &mut tape).expect("well-formed");
         assert_eq!((scan.missing(7), scan.missing(16), scan.missing(17)), (10, 1, 0));
         // A driver may have read more than it knew of.
         assert_eq!(scan.missing(usize::MAX), 0);
-        assert!(scan.next(b"$10\r\n0123456789\r\n").expect("well-formed").is_some());
+        scan.run(b"$10\r\n0123456789\r\n", &mut tape).expect("well-formed");
+        assert_eq!((tape.complete().len(), scan.complete()), (1, 17));
+        scan.take_frames(&mut tape);
         assert_eq!(scan.missing(0), 0);
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum Role {
     Peer,
     /// No library, but the least that the work could cost.
     Floor,
+    /// Only there to be seen.
+    Mark,
 }
 
 /// The figures of a run, by scenario and contender, each in the order in which they came first.

@@ -22,15 +22,12 @@ impl Counter {
         Some(Self { this_program: env::current_exe().ok()? })
     }
 
-    /// What a frame costs this contender: the difference between few and many passes, less what nobody needs for them.
-    pub(super) fn per_frame(&self, row: &Row, contender: &str) -> Result<f64> {
-        const FEW: usize = 2;
-        const MANY: usize = 12;
-        let per_pass = |who: &str| -> Result<f64> {
-            let (few, many) = (self.count(row, who, FEW)?, self.count(row, who, MANY)?);
-            Ok((many - few) / (MANY - FEW) as f64)
-        };
-        Ok((per_pass(contender)? - per_pass(NOBODY)?) / row.frames as f64)
+    /// What a pass of this contender costs: the difference between few and many.
+    pub(super) fn per_pass(&self, row: &Row, contender: &str) -> Result<f64> {
+        const FEW: usize = 1;
+        const MANY: usize = 6;
+        let (few, many) = (self.count(row, contender, FEW)?, self.count(row, contender, MANY)?);
+        Ok((many - few) / (MANY - FEW) as f64)
     }
 
     fn count(&self, row: &Row, contender: &str, passes: usize) -> Result<f64> {
@@ -40,10 +37,8 @@ impl Counter {
             .args(["resp", "--row", row.name, "--contender", contender, "--passes", &passes.to_string()])
             .output()?;
         let log = String::from_utf8_lossy(&output.stderr);
-        let total = log
-            .lines()
-            .find_map(|line| line.split_once("I refs:"))
-            .map(|(_, number)| number.replace(',', ""));
+        let total =
+            log.lines().find_map(|line| line.split_once(" refs:")).map(|(_, number)| number.replace(',', ""));
         match total.and_then(|number| number.trim().parse().ok()) {
             Some(total) if output.status.success() => Ok(total),
             _ => Err(format!("valgrind did not count the instructions of {contender}: {log}").into()),

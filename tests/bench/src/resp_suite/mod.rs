@@ -21,7 +21,7 @@ pub(crate) const CONTENDERS: [(&str, Role, Prepare); 6] = [
     ("redis-protocol-3", Role::Peer, codecs::redis_protocol_3),
     ("redis-rs", Role::Peer, codecs::redis_rs),
     ("hand-written", Role::Floor, floor::hand_written),
-    ("memchr", Role::Floor, floor::memchr),
+    ("memchr", Role::Mark, floor::memchr),
 ];
 
 /// One pass over all the frames of a row: how long the contender's own part of that took.
@@ -56,16 +56,21 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     );
     let roles = contenders.iter().map(|(name, role, _)| (*name, *role));
     let mut report = Report::new("resp", heading, &METRICS, roles);
-    let mut progress = Progress::new((options.rounds + usize::from(counter.is_some())) * cells.len());
+    let counts = if counter.is_some() { rows.len() + cells.len() } else { 0 };
+    let mut progress = Progress::new(counts + options.rounds * cells.len());
     let mut counted = Vec::new();
-    for (row, name, _) in &cells {
-        counted.push(match &counter {
+    for row in &rows {
+        let mut count = |name: &str| match &counter {
             Some(counter) => {
-                progress.next(row.name, &format!("{name} (instructions)"));
-                counter.per_frame(row, name)?
+                progress.next(row.name, &format!("instructions of {name}"));
+                counter.per_pass(row, name)
             }
-            None => f64::NAN,
-        });
+            None => Ok(f64::NAN),
+        };
+        let around = count(instructions::NOBODY)?;
+        for (_, name, _) in cells.iter().filter(|(of, ..)| of.name == row.name) {
+            counted.push((count(name)? - around) / row.frames as f64);
+        }
     }
     for _ in 0..options.rounds {
         for ((row, name, prepare), instructions) in cells.iter().zip(&counted) {
