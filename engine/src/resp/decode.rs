@@ -51,14 +51,26 @@ impl Decoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let result = self.scan.run(input, &mut self.tape);
+        let result = loop {
+            let scanned = self.scan.run(input, &mut self.tape);
+            self.take_frames(input, replies);
+            match scanned {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.missing = self.scan.missing(input.len());
+        self.failed = result.err();
+        result
+    }
+
+    /// Moves the complete frames that have been scanned out of the input.
+    fn take_frames(&mut self, input: &mut BytesMut, replies: &mut Vec<Reply>) {
         let mut texts = Texts { frames: self.scan.complete(), input, buffer: None };
         assemble(self.tape.complete(), &mut texts, &mut self.outer, replies);
         texts.finish();
         self.scan.take_frames(&mut self.tape);
-        self.missing = self.scan.missing(input.len());
-        self.failed = result.err();
-        result
     }
 
     /// How many more bytes the bulk string at the end of `input` needs, as its header announced: worth a reservation

@@ -86,8 +86,16 @@ pub(super) struct Tape {
 }
 
 impl Tape {
+    /// Tokens of complete frames that are made replies of before the scan goes on: a buffer full of small replies must
+    /// not become a long list of tokens first.
+    const FULL: usize = 64;
     /// Tokens kept allocated.
-    pub(super) const KEPT: usize = 2048;
+    pub(super) const KEPT: usize = 1024;
+
+    #[inline]
+    const fn is_full(&self) -> bool {
+        self.complete >= Self::FULL
+    }
 
     /// The tokens of the complete frames.
     pub(super) fn complete(&self) -> &[Token] {
@@ -185,13 +193,17 @@ impl Scan {
         self.steps
     }
 
-    /// Appends the tokens of all that `input` holds to `tape`, until more bytes have been appended.
+    /// Appends the tokens of what `input` holds to `tape`: of all of it (`false`), or until the tape is to be made
+    /// replies of first (`true`).
     ///
     /// # Errors
     /// The input is no RESP, or over a limit. The frames before that are on the tape all the same.
-    pub(super) fn run(&mut self, input: &[u8], tape: &mut Tape) -> Result<(), DecodeError> {
+    pub(super) fn run(&mut self, input: &[u8], tape: &mut Tape) -> Result<bool, DecodeError> {
         loop {
             self.take_shortcuts(input, tape);
+            if tape.is_full() {
+                return Ok(true);
+            }
             let token = if self.state == State::Bulk {
                 self.bulk(input)?
             } else if self.line(input)? {
@@ -202,7 +214,7 @@ impl Scan {
             };
             match token {
                 Some(token) => self.put(token, tape),
-                None => return Ok(()),
+                None => return Ok(false),
             }
         }
     }
@@ -231,7 +243,7 @@ impl Scan {
             return;
         }
         let (begin, mut skipped) = (self.pos, 0);
-        while self.pos - self.frame < self.shortcut {
+        while self.pos - self.frame < self.shortcut && !tape.is_full() {
             let token = match input.get(self.pos..).unwrap_or_default() {
                 [b'+', b'O', b'K', b'\r', b'\n', ..] => {
                     self.pos += 5;
@@ -630,7 +642,7 @@ mod tests {
         let mut scan = Scan::new(Limits::default());
         let (mut tape, mut taken) = (Tape::default(), 0);
         for end in (piece..bytes.len()).step_by(piece).chain([bytes.len()]) {
-            scan.run(&bytes[taken..end], &mut tape).map_err(|error| error.violation)?;
+            let _ = scan.run(&bytes[taken..end], &mut tape).map_err(|error| error.violation)?;
             taken += scan.complete();
             scan.take_frames(&mut tape);
         }
