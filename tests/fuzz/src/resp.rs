@@ -204,7 +204,7 @@ fn from_redis_protocol(frame: redis_protocol::resp2::types::OwnedFrame) -> Reply
         OwnedFrame::Integer(number) => Reply::Integer(number),
         OwnedFrame::BulkString(text) => Reply::Bulk(text.into()),
         OwnedFrame::Array(all) => Reply::Array(all.into_iter().map(from_redis_protocol).collect()),
-        other => panic!("not in common: {other:?}"),
+        other @ OwnedFrame::Error(_) => panic!("not in common: {other:?}"),
     }
 }
 
