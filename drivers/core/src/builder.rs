@@ -1,5 +1,7 @@
 //! The builders: every parameter with its default, checked once, with errors that name the field.
 
+mod resilience;
+
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use larder_engine::codec::Codec;
 use larder_engine::config::LaneConfig;
 use larder_engine::key::{KeyRules, check_namespace};
 use larder_engine::machine::{EngineConfig, TierConfig};
-use larder_engine::policy::{Backoff, BreakerConfig, Jitter};
+use larder_engine::policy::BreakerConfig;
 use larder_engine::resp::Limits;
 
 use crate::backend::Backend;
@@ -20,6 +22,7 @@ use crate::redis::Handle;
 use crate::runtime::Runtime;
 use crate::stats::Counters;
 use crate::url::RedisUrl;
+use resilience::Derived;
 
 /// What every kind of cache has.
 #[derive(Clone, Debug)]
@@ -205,6 +208,7 @@ pub struct RedisBuilder {
     tier: TierConfig,
     lane: LaneConfig,
     breaker: BreakerConfig,
+    derived: Derived,
     limits: Limits,
     operation_timeout: Duration,
 }
@@ -222,6 +226,7 @@ impl RedisBuilder {
             tier: TierConfig::default(),
             lane: engine.lane,
             breaker: engine.breaker,
+            derived: Derived::default(),
             limits: Limits::default(),
             operation_timeout: engine.operation_timeout,
         }
@@ -261,75 +266,6 @@ impl RedisBuilder {
     #[doc(alias = "socket_connect_timeout")]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.lane.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a connection with commands in flight may be silent before it is closed and dialled again. Default 2 s.
-    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.lane.stall_timeout = timeout;
-        self
-    }
-
-    /// How often a connection without traffic is sent a PING. Default 30 s.
-    pub fn health_check_interval(mut self, interval: Duration) -> Self {
-        self.lane.health_check_interval = interval;
-        self
-    }
-
-    /// Attempts of one operation within its deadline, the first included. Default 3. Only failures that trying again can
-    /// cure are tried again, and all together only as often as a retry budget allows, so that an outage does not
-    /// multiply the load.
-    pub fn retry_attempts(mut self, attempts: u32) -> Self {
-        self.lane.retry.attempts = attempts;
-        self
-    }
-
-    /// The delay before the second attempt. Default 100 ms; it doubles with each attempt.
-    pub fn retry_backoff_base(mut self, base: Duration) -> Self {
-        self.lane.retry.backoff.base = base;
-        self
-    }
-
-    /// The longest delay, between attempts and between dials. Default 60 s.
-    pub fn retry_backoff_max(mut self, max: Duration) -> Self {
-        self.lane.retry.backoff.cap = max;
-        self.lane.reconnect.cap = max;
-        self
-    }
-
-    /// How the delays between attempts are spread. Default [`Jitter::Equal`]: from half the delay to all of it.
-    pub fn retry_jitter(mut self, jitter: Jitter) -> Self {
-        self.lane.retry.backoff.jitter = jitter;
-        self
-    }
-
-    /// The delay before the first new dial after a lost connection, which doubles with each dial that fails. Default
-    /// 500 ms. Each delay is drawn from zero to that ([`Jitter::Full`]), so that many processes do not come back at once.
-    pub fn reconnect_backoff_base(mut self, base: Duration) -> Self {
-        self.lane.reconnect = Backoff { base, ..self.lane.reconnect };
-        self
-    }
-
-    /// Failures in a row after which the breaker opens. Default 5. A lost connection is one, however many operations were
-    /// on it.
-    #[doc(alias = "circuit_breaker_threshold")]
-    pub fn breaker_threshold(mut self, failures: u32) -> Self {
-        self.breaker.failure_threshold = failures;
-        self
-    }
-
-    /// How long an open breaker keeps traffic away before it probes, ±15 %. Default 60 s; it doubles each time the probe
-    /// fails, up to 10 min.
-    #[doc(alias = "circuit_breaker_timeout")]
-    pub fn breaker_timeout(mut self, timeout: Duration) -> Self {
-        self.breaker.open_for = timeout;
-        self.breaker.open_for_cap = self.breaker.open_for_cap.max(timeout);
-        self
-    }
-
-    /// Operations that a half-open breaker lets through after its probe, before it closes. Default 3, at most 32.
-    pub fn breaker_half_open_permits(mut self, permits: u32) -> Self {
-        self.breaker.half_open_permits = permits;
         self
     }
 
@@ -413,7 +349,6 @@ impl RedisBuilder {
             ("connect_timeout", self.lane.connect_timeout),
             ("stall_timeout", self.lane.stall_timeout),
             ("health_check_interval", self.lane.health_check_interval),
-            ("breaker_timeout", self.breaker.open_for),
         ] {
             if duration.is_zero() {
                 return Err(ConfigError::new(field, "is zero; it must be a time that can pass").into());
@@ -422,9 +357,6 @@ impl RedisBuilder {
         for (field, number) in [
             ("max_connections", self.max_connections),
             ("lanes", self.lanes),
-            ("retry_attempts", self.lane.retry.attempts as usize),
-            ("breaker_threshold", self.breaker.failure_threshold as usize),
-            ("breaker_half_open_permits", self.breaker.half_open_permits as usize),
             ("max_in_flight", self.lane.max_in_flight),
             ("max_in_flight_bytes", self.lane.max_in_flight_bytes),
         ] {
@@ -439,18 +371,6 @@ impl RedisBuilder {
             );
             return Err(ConfigError::new("lanes", problem).into());
         }
-        if self.lane.retry.backoff.base > self.lane.retry.backoff.cap {
-            return Err(ConfigError::new(
-                "retry_backoff_base",
-                "is above retry_backoff_max; raise that, or lower this",
-            )
-            .into());
-        }
-        if self.breaker.half_open_permits > 32 {
-            return Err(
-                ConfigError::new("breaker_half_open_permits", "is above 32, the most there can be").into()
-            );
-        }
         if self.client_name.as_ref().is_some_and(|name| !name.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(ConfigError::new(
                 "client_name",
@@ -458,14 +378,17 @@ impl RedisBuilder {
             )
             .into());
         }
+        self.check_retries()?;
+        let (reconnect, breaker) = (self.reconnect()?, self.breaker()?);
         let url = RedisUrl::parse(&self.url)?;
         let mut config = EngineConfig::default();
         config.lanes = self.lanes;
         config.lane = self.lane.clone();
+        config.lane.reconnect = reconnect;
         config.lane.handshake.credentials.clone_from(&url.credentials);
         config.lane.handshake.database = url.database;
         config.lane.handshake.client_name = self.client_name.clone().map(Bytes::from);
-        config.breaker = self.breaker;
+        config.breaker = breaker;
         config.tier = self.fallback.then_some(self.tier);
         config.operation_timeout = self.operation_timeout;
         Ok((url, config))
@@ -485,6 +408,7 @@ impl fmt::Debug for RedisBuilder {
             .field("operation_timeout", &self.operation_timeout)
             .field("lane", &self.lane)
             .field("breaker", &self.breaker)
+            .field("derived", &self.derived)
             .field("fallback", &self.fallback.then_some(&self.tier))
             .finish_non_exhaustive()
     }

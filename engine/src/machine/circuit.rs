@@ -1,5 +1,7 @@
 //! The breaker of one endpoint among its lanes: what they signal goes in, probes and recoveries come out.
 
+use core::time::Duration;
+
 use super::outcome::Signal;
 use crate::policy::{Breaker, BreakerConfig, BreakerState, BreakerView, Permit, Verdict};
 use crate::time::Instant;
@@ -29,7 +31,7 @@ impl Circuit {
         self.recovered |= signal == Signal::Ready && self.breaker.state() == BreakerState::Closed;
         self.change(|breaker| match signal {
             Signal::Ready => {}
-            Signal::Verdict(permit, verdict) => breaker.record(now, permit, verdict),
+            Signal::Verdict(permit, verdict, took) => breaker.record(now, permit, verdict, took),
             Signal::Failure => breaker.record_failure(now),
             Signal::Trip => breaker.trip(now),
         });
@@ -37,7 +39,7 @@ impl Circuit {
 
     /// A permit comes back that no lane has taken.
     pub fn record(&mut self, now: Instant, permit: Permit, verdict: Verdict) {
-        self.handle_signal(now, Signal::Verdict(permit, verdict));
+        self.handle_signal(now, Signal::Verdict(permit, verdict, Duration::ZERO));
     }
 
     /// Time has passed.
@@ -119,7 +121,7 @@ mod tests {
         circuit.handle_timeout(due);
         let probe = circuit.poll_probe().expect("half-open begins with a probe");
         assert_eq!(circuit.poll_probe(), None);
-        circuit.handle_signal(due, Signal::Verdict(probe, Verdict::Success));
+        circuit.handle_signal(due, Signal::Verdict(probe, Verdict::Success, Duration::ZERO));
         let permit = circuit.admit(due).expect("a place of the trial");
         circuit.record(due, permit, Verdict::Success);
         assert_eq!(circuit.state(), BreakerState::Closed);

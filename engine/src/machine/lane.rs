@@ -7,6 +7,7 @@ use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::task::{Poll, Waker};
+use core::time::Duration;
 
 use super::outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 use super::slots::{Op, OpId, Slots, State, Ticket};
@@ -38,6 +39,8 @@ pub struct Lane {
     wakers: Vec<Waker>,
     stats: LaneStats,
     last_error: Option<DialError>,
+    /// When the connection began to serve.
+    ready_at: Instant,
     /// Callers have left something for the driver to do.
     news: bool,
     now: Instant,
@@ -63,6 +66,7 @@ impl Lane {
             wakers: Vec::new(),
             stats: LaneStats::default(),
             last_error: None,
+            ready_at: now,
             news: true,
             now,
         }
@@ -139,7 +143,7 @@ impl Lane {
     /// Withdraws an operation. What is not handed over yet is never sent; otherwise its reply will be given to
     /// nobody. Whether a write that was sent took place, nobody learns.
     pub fn cancel(&mut self, id: OpId) {
-        self.leave(id);
+        self.leave(id, Duration::ZERO);
         self.slots.free(id);
         self.settle();
         self.news |= self.link.is_closing(); // It may have been the last that was waited for.
@@ -151,12 +155,12 @@ impl Lane {
         self.news = true;
         while let Some(id) = self.waiting.pop_front() {
             if is_waiting(&self.slots, id) {
-                self.fail(id, Cause::Closed);
+                self.fail(id, Cause::Closed, Duration::ZERO);
             }
         }
         while let Some(Reverse((until, id))) = self.delayed.pop() {
             if is_delayed(&self.slots, id, until) {
-                self.fail(id, Cause::Closed); // Its driver may be gone before it is due.
+                self.fail(id, Cause::Closed, Duration::ZERO); // Its driver may be gone before it is due.
             }
         }
         self.drive(|link, ended| link.close(now, until, ended));
@@ -167,7 +171,7 @@ impl Lane {
     pub fn probe(&mut self, now: Instant, permit: Permit) {
         self.at(now);
         if self.link.is_closing() {
-            self.signals.push(Signal::Verdict(permit, Verdict::Abandoned));
+            self.signals.push(Signal::Verdict(permit, Verdict::Abandoned, Duration::ZERO));
             return;
         }
         self.news = true;
@@ -337,15 +341,15 @@ impl Lane {
 
     /// Lets the link work, and draws the conclusions for the operations that ended and for the breaker.
     fn drive<R>(&mut self, work: impl FnOnce(&mut Link<Ticket>, Sink<'_, Ticket>) -> R) -> R {
-        let Self { link, slots, signals, wakers, budget, .. } = self;
+        let Self { link, slots, signals, wakers, budget, ready_at, now, .. } = self;
         let mut failed: Vec<(Ticket, Ended)> = Vec::new();
         let result = work(link, &mut |ticket, ended| match ended {
             // The usual case is concluded on the spot.
             Ended::Reply(reply) if !matches!(reply, Reply::Error(_)) => {
                 let Some(id) = slots.redeem(ticket) else { return };
-                let Some(permit) = slots.get(id).map(|slot| slot.op.permit) else { return };
+                let Some(op) = slots.get(id).map(|slot| &slot.op) else { return };
                 budget.record_success();
-                signal_verdict(signals, permit, Verdict::Success);
+                signal_verdict(signals, op.permit, Verdict::Success, op.since(*ready_at, *now));
                 wakers.extend(slots.advance(id, State::Done(Outcome::Reply(reply))));
             }
             ended => failed.push((ticket, ended)),
@@ -365,6 +369,7 @@ impl Lane {
             match event {
                 Event::Ready => {
                     self.stats.connects += 1;
+                    self.ready_at = self.now;
                     self.last_error = None;
                     self.signals.push(Signal::Ready);
                     if self.probe.is_some() {
@@ -399,13 +404,13 @@ impl Lane {
 
     fn answer_probe(&mut self, verdict: Verdict) {
         if let Some(permit) = self.probe.take() {
-            self.signals.push(Signal::Verdict(permit, verdict));
+            self.signals.push(Signal::Verdict(permit, verdict, Duration::ZERO));
         }
     }
 
     /// Begins an attempt with the command of an operation.
     fn send(&mut self, id: OpId, command: &Command<'_>) {
-        let Some(ticket) = self.slots.ticket(id) else { return };
+        let Some(ticket) = self.slots.ticket(id, self.now) else { return };
         if self.link.accepts() {
             self.news = true;
             let staged = self.link.stage(command, ticket);
@@ -422,20 +427,23 @@ impl Lane {
         let executed_now = executed(matches!(ended, Ended::Unknown(_)));
         op.maybe_executed |= executed_now == Executed::Unknown;
         let (permit, maybe_executed) = (op.permit, op.maybe_executed);
-        let (outcome, verdict, retry) = match ended {
+        let answered_after = op.since(self.ready_at, self.now);
+        let (outcome, verdict, took, retry) = match ended {
             Ended::Reply(reply) => {
                 let (verdict, retry) = self.judge(id, &reply);
-                (Outcome::Reply(reply), verdict, retry)
+                (Outcome::Reply(reply), verdict, answered_after, retry)
             }
             Ended::NotSent(cause) | Ended::Unknown(cause) => {
                 let failure = Failure { cause, executed: executed(maybe_executed) };
-                (Outcome::Failed(failure), Verdict::Abandoned, cause != Cause::Closed)
+                let again = cause != Cause::Closed && !self.is_refused();
+                // A lost connection is one failure, and not a slow call for each operation on it.
+                (Outcome::Failed(failure), Verdict::Abandoned, Duration::ZERO, again)
             }
         };
         if retry && self.retry(id, executed_now) {
             return;
         }
-        signal_verdict(&mut self.signals, permit, verdict);
+        signal_verdict(&mut self.signals, permit, verdict, took);
         self.finish(id, outcome);
     }
 
@@ -444,6 +452,11 @@ impl Lane {
             self.stats.aborted += 1;
         }
         self.wakers.extend(self.slots.advance(id, State::Done(outcome)));
+    }
+
+    /// Whether the latest dial ended with a refusal that only another configuration cures.
+    fn is_refused(&self) -> bool {
+        matches!(&self.last_error, Some(DialError::Handshake(error)) if error.is_configuration())
     }
 
     /// What an error reply says about the server, and whether the command may be tried again.
@@ -460,12 +473,17 @@ impl Lane {
                 let first = self.slots.get(id).is_some_and(|slot| slot.op.attempts < 2);
                 (Verdict::Failure, first)
             }
-            ErrorClass::Topology => (Verdict::Failure, false),
+            // The server is well; it only has not got this key.
+            ErrorClass::Topology => (Verdict::Abandoned, false),
             ErrorClass::Auth | ErrorClass::Unsupported => {
                 self.signals.push(Signal::Trip);
                 (Verdict::Abandoned, false)
             }
-            ErrorClass::Capacity | ErrorClass::Caller => {
+            ErrorClass::Capacity => {
+                self.budget.record_success();
+                (Verdict::Abandoned, false)
+            }
+            ErrorClass::Caller => {
                 self.budget.record_success();
                 (Verdict::Success, false)
             }
@@ -508,12 +526,14 @@ impl Lane {
             State::Again if slot.op.attempts == 0 => Cause::Overloaded, // Asked too late.
             _ => Cause::TimedOut,
         };
-        if let State::InFlight { staged } = *slot.state() {
-            slot.op.maybe_executed |= !self.link.is_staged(staged);
+        let mut took = Duration::ZERO;
+        if matches!(*slot.state(), State::InFlight { staged } if !self.link.is_staged(staged)) {
+            slot.op.maybe_executed = true;
+            took = slot.op.since(self.ready_at, self.now);
             self.count_timeout();
         }
         self.stats.timeouts += 1;
-        self.fail(id, cause);
+        self.fail(id, cause, took);
     }
 
     /// However many operations time out, a silent server is one failure per stall timeout.
@@ -527,15 +547,15 @@ impl Lane {
     }
 
     /// Ends an operation for a reason of our own.
-    fn fail(&mut self, id: OpId, cause: Cause) {
-        self.leave(id);
+    fn fail(&mut self, id: OpId, cause: Cause, took: Duration) {
+        self.leave(id, took);
         let maybe_executed = self.slots.get(id).is_some_and(|slot| slot.op.maybe_executed);
         let failure = Failure { cause, executed: executed(maybe_executed) };
         self.finish(id, Outcome::Failed(failure));
     }
 
     /// Gives back what an unfinished operation holds: its place in a queue, its room, its permit.
-    fn leave(&mut self, id: OpId) {
+    fn leave(&mut self, id: OpId, took: Duration) {
         let Some(slot) = self.slots.get(id) else { return };
         let op = slot.op;
         match *slot.state() {
@@ -545,7 +565,7 @@ impl Lane {
             State::InFlight { .. } | State::Delayed { .. } => {}
             State::Done(_) | State::Free { .. } => return,
         }
-        signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned);
+        signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned, took);
     }
 
     fn has_room(&self, len: usize) -> bool {
@@ -606,12 +626,14 @@ fn is_delayed(slots: &Slots, id: OpId, until: Instant) -> bool {
     slots.get(id).is_some_and(|slot| matches!(slot.state(), State::Delayed { until: u } if *u == until))
 }
 
-/// Adds what the breaker could learn from; a thousand successes in a row are one piece of news.
-fn signal_verdict(signals: &mut Vec<Signal>, permit: Permit, verdict: Verdict) {
-    let signal = Signal::Verdict(permit, verdict);
+/// Adds what the breaker could learn from; a thousand successes in a row are one piece of news, unless it counts them.
+fn signal_verdict(signals: &mut Vec<Signal>, permit: Permit, verdict: Verdict, took: Duration) {
+    let took = if permit.is_counted() { took } else { Duration::ZERO };
+    let signal = Signal::Verdict(permit, verdict, took);
+    let each_matters = permit.is_trial() || permit.is_counted();
     let nothing_new = match verdict {
-        Verdict::Abandoned => !permit.is_trial(),
-        Verdict::Success => !permit.is_trial() && signals.last() == Some(&signal),
+        Verdict::Abandoned => !permit.is_trial() && took.is_zero(),
+        Verdict::Success => !each_matters && signals.last() == Some(&signal),
         Verdict::Failure => false,
     };
     if !nothing_new {

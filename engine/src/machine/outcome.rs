@@ -1,5 +1,7 @@
 //! What a lane says: how operations ended, why they were not taken, what the breaker must be told, and its counters.
 
+use core::time::Duration;
+
 use crate::link::Cause;
 use crate::policy::{BreakerView, Executed, Permit, Verdict};
 use crate::resp::Reply;
@@ -60,7 +62,12 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// An operation, or the breaker's probe, ended so.
-    Verdict(Permit, Verdict),
+    ///
+    /// The time is what the server took for the answer, or was given in vain before the operation ran out of time. It
+    /// counts from when the last attempt joined the commands in flight on a connection that serves: the wait for a turn,
+    /// for a connection and between attempts is not the server's. It is only told to a breaker that
+    /// [counts](Permit::is_counted), and otherwise zero.
+    Verdict(Permit, Verdict, Duration),
     /// The server failed us in a way that belongs to no single operation: a dial failed, a connection was lost,
     /// operations timed out.
     Failure,
@@ -75,7 +82,7 @@ impl Signal {
     #[must_use]
     pub fn matters(self, view: BreakerView) -> bool {
         match self {
-            Self::Verdict(permit, Verdict::Success) => view.success_matters(permit),
+            Self::Verdict(permit, Verdict::Success, _) => view.success_matters(permit),
             Self::Verdict(..) | Self::Failure | Self::Trip | Self::Ready => true,
         }
     }

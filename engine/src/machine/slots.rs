@@ -59,8 +59,9 @@ pub(crate) struct Op {
     pub(crate) deadline: Instant,
     /// The size of its command on the wire.
     pub(crate) len: usize,
-    /// Attempts already begun.
+    /// Attempts already begun, and when the latest was.
     pub(crate) attempts: u32,
+    pub(crate) begun: Instant,
     /// The delay before the latest attempt.
     pub(crate) delay: Duration,
     /// Whether any attempt was sent and not answered.
@@ -69,7 +70,21 @@ pub(crate) struct Op {
 
 impl Op {
     pub(crate) const fn new(idempotent: bool, permit: Permit, deadline: Instant, len: usize) -> Self {
-        Self { idempotent, permit, deadline, len, attempts: 0, delay: Duration::ZERO, maybe_executed: false }
+        Self {
+            idempotent,
+            permit,
+            deadline,
+            len,
+            attempts: 0,
+            begun: Instant::EPOCH,
+            delay: Duration::ZERO,
+            maybe_executed: false,
+        }
+    }
+
+    /// How long the server has had for the latest attempt, over a connection that serves since `ready_at`.
+    pub(crate) fn since(&self, ready_at: Instant, now: Instant) -> Duration {
+        now.saturating_since(self.begun.max(ready_at))
     }
 }
 
@@ -146,10 +161,11 @@ impl Slots {
     }
 
     /// Begins an attempt.
-    pub(crate) fn ticket(&mut self, id: OpId) -> Option<Ticket> {
+    pub(crate) fn ticket(&mut self, id: OpId, now: Instant) -> Option<Ticket> {
         let slot = self.get_mut(id)?;
         slot.attempt = slot.attempt.wrapping_add(1);
         slot.op.attempts = slot.op.attempts.saturating_add(1);
+        slot.op.begun = now;
         Some(Ticket { index: id.index, attempt: slot.attempt })
     }
 
@@ -269,10 +285,10 @@ mod tests {
     fn a_ticket_matches_only_its_own_attempt() {
         let mut slots = Slots::new();
         let id = slots.insert(op(1), State::Again);
-        let first = slots.ticket(id).expect("the operation lives");
+        let first = slots.ticket(id, Instant::EPOCH).expect("the operation lives");
         slots.put(id, State::InFlight { staged: 1 });
         assert_eq!(slots.redeem(first), Some(id));
-        let second = slots.ticket(id).expect("the operation lives");
+        let second = slots.ticket(id, Instant::EPOCH).expect("the operation lives");
         assert_eq!(slots.redeem(first), None, "a second attempt has begun");
         assert_eq!(slots.redeem(second), Some(id));
         slots.free(id);

@@ -1,7 +1,8 @@
 //! The circuit breaker: stops asking a server that does not answer, and finds out gently when it does again.
 //!
 //! ```text
-//!              failure_threshold failures in a row, or trip
+//!              failure_threshold failures in a row, trip,
+//!              or a share of the window is reached
 //!   ┌────────┐ ───────────────────────────────────────────────▶ ┌────────────────────┐
 //!   │ closed │                                                  │        open        │◀──────┐
 //!   └────────┘ ◀──┐                                             └────────────────────┘       │
@@ -16,14 +17,26 @@
 //!                 │        ┌──────────────────────────────────┐      │ permits still out     │
 //!                 └─────── │ half-open / trial                │ ─────┘                       │
 //!     N successes, or      │ N = half_open_permits out at once│ ─────────────────────────────┘
-//!     half_open_timeout    └──────────────────────────────────┘   any failure (growth)
-//!     and none out
+//!     half_open_timeout    └──────────────────────────────────┘   any failure, or as it ends
+//!     and none out                                                too many slow (growth)
 //! ```
 //!
 //! Every arrow begins a new *generation*. A [`Permit`] carries the generation it was given in, and a result that
 //! arrives under another one is ignored: an operation that began before the outage says nothing about the server
 //! now. In the trial, a permit whose result says nothing ([`Verdict::Abandoned`]) goes back to the pool; one that is
 //! never recorded is written off by `half_open_timeout`. So no lost permit can wedge the breaker.
+//!
+//! # What opens it
+//!
+//! Always: failures in a row. They find an outage at once, at any load, and say nothing about a server that fails
+//! every other call. For that there are two shares, both off by default, over a sliding [window](BreakerConfig::window)
+//! of time: of calls that failed ([`failure_rate_percent`](BreakerConfig::failure_rate_percent)), and of calls that
+//! took long ([`slow_call_after`](BreakerConfig::slow_call_after)), whether they failed or not. The terms and the rule
+//! ("at least `minimum_calls`, and the share is reached") are those of resilience4j and Polly. The window is a ring of
+//! ten buckets: fixed memory, O(1) for a result, nothing allocated. It begins empty each time the breaker closes.
+//!
+//! What counts as one call is what counts as one failure: a lost connection is a single one, however many operations
+//! were on it. A call that was given up ([`Verdict::Abandoned`]) counts only if it was slow by then.
 //!
 //! The states are those of Nygard, *Release It!*; the numbered permits and the probe are there because a half-open
 //! breaker that lets everyone through sends the herd to a server that has just come back.
@@ -34,11 +47,26 @@ use core::time::Duration;
 use super::nanos;
 use crate::Instant;
 
+mod window;
+
+use window::{Tally, Window};
+
 /// When a [`Breaker`] opens, for how long, and how it closes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerConfig {
     /// Failures in a row that open it (default 5; 0 counts as 1).
     pub failure_threshold: u32,
+    /// The share of failed calls in the window that opens it, in percent (default `None`: not looked at; 1 to 100).
+    pub failure_rate_percent: Option<u32>,
+    /// A call is slow that takes this long (default `None`: none is; at least 1 ms).
+    pub slow_call_after: Option<Duration>,
+    /// The share of slow calls in the window, or in a trial, that opens it, in percent (default 50; 1 to 100). Without
+    /// `slow_call_after` it is never reached.
+    pub slow_call_rate_percent: u32,
+    /// Calls that must be in the window before a share of them says anything (default 100; 0 counts as 1).
+    pub minimum_calls: u32,
+    /// How far back the shares look (default 30 s; at least 10 ms). In fact a little less, by up to a tenth.
+    pub window: Duration,
     /// How long it stays open the first time (default 60 s; at least 1 ms).
     pub open_for: Duration,
     /// The open time doubles each time a half-open breaker fails, up to this (default 10 min; at least `open_for`).
@@ -56,6 +84,11 @@ impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
             failure_threshold: 5,
+            failure_rate_percent: None,
+            slow_call_after: None,
+            slow_call_rate_percent: 50,
+            minimum_calls: 100,
+            window: Duration::from_secs(30),
             open_for: Duration::from_secs(60),
             open_for_cap: Duration::from_secs(600),
             jitter_percent: 15,
@@ -63,6 +96,51 @@ impl Default for BreakerConfig {
             half_open_timeout: Duration::from_secs(10),
         }
     }
+}
+
+impl BreakerConfig {
+    /// The nearest configuration that makes sense.
+    fn clamped(self) -> Self {
+        let shortest = Duration::from_millis(1);
+        let open_for = self.open_for.max(shortest);
+        Self {
+            failure_threshold: self.failure_threshold.max(1),
+            failure_rate_percent: self.failure_rate_percent.map(|percent| percent.clamp(1, 100)),
+            slow_call_after: self.slow_call_after.map(|after| after.max(shortest)),
+            slow_call_rate_percent: self.slow_call_rate_percent.clamp(1, 100),
+            minimum_calls: self.minimum_calls.max(1),
+            window: self.window.max(10 * shortest),
+            open_for,
+            open_for_cap: self.open_for_cap.max(open_for),
+            jitter_percent: self.jitter_percent.min(100),
+            half_open_permits: self.half_open_permits.clamp(1, u32::BITS),
+            half_open_timeout: self.half_open_timeout.max(shortest),
+        }
+    }
+
+    const fn keeps_window(&self) -> bool {
+        self.failure_rate_percent.is_some() || self.slow_call_after.is_some()
+    }
+
+    fn is_slow(&self, took: Duration) -> bool {
+        self.slow_call_after.is_some_and(|after| took >= after)
+    }
+
+    /// Whether what is in the window opens the breaker.
+    fn is_reached_by(&self, seen: Tally) -> bool {
+        let failing = |percent| is_share(seen.failed, seen.calls, percent);
+        seen.calls >= u64::from(self.minimum_calls)
+            && (self.failure_rate_percent.is_some_and(failing) || self.is_slow_share(seen.slow, seen.calls))
+    }
+
+    fn is_slow_share(&self, slow: u64, calls: u64) -> bool {
+        is_share(slow, calls, self.slow_call_rate_percent)
+    }
+}
+
+/// Whether `part` is `percent` of `whole`, or more; there is no share of nothing.
+const fn is_share(part: u64, whole: u64, percent: u32) -> bool {
+    part > 0 && part.saturating_mul(100) >= whole.saturating_mul(percent as u64)
 }
 
 /// What a breaker does with callers.
@@ -96,6 +174,7 @@ pub struct Permit {
     generation: Generation,
     /// The bit of this permit among those of its trial; zero outside a trial.
     place: u32,
+    counted: bool,
 }
 
 impl Permit {
@@ -103,6 +182,12 @@ impl Permit {
     #[must_use]
     pub const fn is_trial(&self) -> bool {
         self.place != 0
+    }
+
+    /// Whether the breaker keeps a window, so that each result matters, a success too, and how long it took.
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        self.counted
     }
 }
 
@@ -113,7 +198,7 @@ pub enum Verdict {
     Success,
     /// It did not, or said that it cannot.
     Failure,
-    /// Nothing: the operation was cancelled, or never got as far as the server.
+    /// Nothing: the operation was cancelled, or never got as far as the server; or only that it has taken too long.
     Abandoned,
 }
 
@@ -130,17 +215,17 @@ pub enum Verdict {
 /// let mut breaker = Breaker::new(BreakerConfig { failure_threshold: 1, ..BreakerConfig::default() }, 42);
 /// let now = Instant::EPOCH;
 /// let permit = breaker.admit(now).expect("closed");
-/// breaker.record(now, permit, Verdict::Failure);
+/// breaker.record(now, permit, Verdict::Failure, Duration::ZERO);
 /// assert_eq!(breaker.state(), BreakerState::Open);
 /// assert_eq!(breaker.admit(now), None);
 ///
 /// let now = breaker.poll_timeout().expect("open has a deadline");
 /// breaker.handle_timeout(now);
 /// let probe = breaker.poll_probe().expect("half-open begins with a probe");
-/// breaker.record(now, probe, Verdict::Success);
+/// breaker.record(now, probe, Verdict::Success, Duration::ZERO);
 /// for _ in 0..3 {
 ///     let permit = breaker.admit(now).expect("the trial has three places");
-///     breaker.record(now, permit, Verdict::Success);
+///     breaker.record(now, permit, Verdict::Success, Duration::ZERO);
 /// }
 /// assert_eq!(breaker.state(), BreakerState::Closed);
 /// ```
@@ -149,6 +234,8 @@ pub struct Breaker {
     config: BreakerConfig,
     rng: fastrand::Rng,
     phase: Phase,
+    /// Only where a share opens it.
+    window: Option<Window>,
     generation: Generation,
     /// Times it re-opened from half-open since it last opened from closed.
     reopened: u32,
@@ -172,6 +259,8 @@ enum Phase {
         until: Instant,
         out: u32,
         succeeded: u32,
+        /// Of those that succeeded.
+        slow: u32,
     },
 }
 
@@ -179,20 +268,12 @@ impl Breaker {
     /// A closed breaker. `seed` decides the jitter of the open time, and nothing else.
     #[must_use]
     pub fn new(config: BreakerConfig, seed: u64) -> Self {
-        let shortest = Duration::from_millis(1);
-        let open_for = config.open_for.max(shortest);
-        let config = BreakerConfig {
-            failure_threshold: config.failure_threshold.max(1),
-            open_for,
-            open_for_cap: config.open_for_cap.max(open_for),
-            jitter_percent: config.jitter_percent.min(100),
-            half_open_permits: config.half_open_permits.clamp(1, u32::BITS),
-            half_open_timeout: config.half_open_timeout.max(shortest),
-        };
+        let config = config.clamped();
         Self {
             config,
             rng: fastrand::Rng::with_seed(seed),
             phase: Phase::Closed { failures: 0 },
+            window: config.keeps_window().then(|| Window::new(config.window)),
             generation: Generation::default(),
             reopened: 0,
             trips: 0,
@@ -212,7 +293,7 @@ impl Breaker {
         let place = match &mut self.phase {
             Phase::Closed { .. } => 0,
             Phase::Open { .. } | Phase::Probing { .. } => return None,
-            Phase::Trial { until, out, succeeded } => {
+            Phase::Trial { until, out, succeeded, .. } => {
                 // Each success uses its place up, so a trial lets `permits` operations through and not one more.
                 if out.count_ones().saturating_add(*succeeded) >= permits {
                     return None;
@@ -225,48 +306,47 @@ impl Breaker {
                 place
             }
         };
-        Some(Permit { generation: self.generation, place })
+        Some(Permit { generation: self.generation, place, counted: self.window.is_some() })
     }
 
-    /// What came of the operation, or the probe, that `permit` was given for.
+    /// What came of the operation, or the probe, that `permit` was given for, and how long the server took for it; zero
+    /// where nobody knows. The time that it spent in queues of our own must not be in that: overload of a healthy server
+    /// is not the server's slowness.
     ///
     /// Ignored when the breaker has moved on since: the result belongs to another generation. In the closed state a
-    /// success sets the count of failures back to zero.
-    pub fn record(&mut self, now: Instant, permit: Permit, verdict: Verdict) {
+    /// success sets the count of failures in a row back to zero.
+    pub fn record(&mut self, now: Instant, permit: Permit, verdict: Verdict, took: Duration) {
         if permit.generation != self.generation {
             return;
         }
+        let is_slow = self.config.is_slow(took);
         let permits = self.config.half_open_permits;
         match (&mut self.phase, verdict) {
-            (Phase::Closed { failures }, Verdict::Success) => *failures = 0,
-            (Phase::Closed { .. }, Verdict::Abandoned) | (Phase::Open { .. }, _) => {}
+            (Phase::Closed { .. }, _) => self.count(now, verdict, is_slow),
+            (Phase::Open { .. }, _) => {}
             (Phase::Probing { .. }, Verdict::Success) => self.begin_trial(now),
             (Phase::Probing { handed_out, .. }, Verdict::Abandoned) => *handed_out = false,
-            (Phase::Trial { out, succeeded, .. }, Verdict::Success | Verdict::Abandoned) => {
+            (Phase::Trial { out, succeeded, slow, .. }, Verdict::Success | Verdict::Abandoned) => {
                 let was_out = *out & permit.place != 0;
                 *out &= !permit.place;
                 if was_out && verdict == Verdict::Success {
                     *succeeded = succeeded.saturating_add(1);
+                    *slow = slow.saturating_add(u32::from(is_slow));
                     if *succeeded >= permits {
-                        self.close();
+                        self.end_trial(now);
                     }
                 }
             }
-            (_, Verdict::Failure) => self.record_failure(now),
+            (Phase::Probing { .. } | Phase::Trial { .. }, Verdict::Failure) => self.open(now),
         }
     }
 
     /// A failure that belongs to no operation: a lane was lost, a dial failed, the lane fell silent.
     ///
-    /// Counts one in the closed state, re-opens a half-open breaker, and changes nothing in an open one.
+    /// Counts as one failed call in the closed state, re-opens a half-open breaker, and changes nothing in an open one.
     pub fn record_failure(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Closed { failures } => {
-                *failures = failures.saturating_add(1);
-                if *failures >= self.config.failure_threshold {
-                    self.open(now);
-                }
-            }
+            Phase::Closed { .. } => self.count(now, Verdict::Failure, false),
             Phase::Open { .. } => {}
             Phase::Probing { .. } | Phase::Trial { .. } => self.open(now),
         }
@@ -300,7 +380,7 @@ impl Breaker {
             Phase::Closed { .. } => {}
             Phase::Open { .. } => self.begin_probing(now),
             Phase::Probing { .. } => self.open(now),
-            Phase::Trial { out: 0, .. } => self.close(),
+            Phase::Trial { out: 0, .. } => self.end_trial(now),
             Phase::Trial { .. } => self.begin_probing(now),
         }
     }
@@ -312,7 +392,7 @@ impl Breaker {
         match &mut self.phase {
             Phase::Probing { handed_out, .. } if !*handed_out => {
                 *handed_out = true;
-                Some(Permit { generation: self.generation, place: 0 })
+                Some(Permit { generation: self.generation, place: 0, counted: false })
             }
             _ => None,
         }
@@ -332,13 +412,30 @@ impl Breaker {
     #[must_use]
     pub fn view(&self) -> BreakerView {
         let failing = matches!(self.phase, Phase::Closed { failures } if failures > 0);
-        BreakerView::new(self.state(), failing, self.generation)
+        BreakerView::new(self.state(), failing, self.window.is_some(), self.generation)
     }
 
     /// Times it went from closed or half-open to open.
     #[must_use]
     pub const fn trips(&self) -> u64 {
         self.trips
+    }
+
+    /// A result in the closed state.
+    fn count(&mut self, now: Instant, verdict: Verdict, is_slow: bool) {
+        let Phase::Closed { failures } = &mut self.phase else { return };
+        match verdict {
+            Verdict::Success => *failures = 0,
+            Verdict::Failure => *failures = failures.saturating_add(1),
+            Verdict::Abandoned if is_slow => {}
+            Verdict::Abandoned => return,
+        }
+        let in_a_row = *failures >= self.config.failure_threshold;
+        let seen =
+            self.window.as_mut().map(|window| window.record(now, verdict == Verdict::Failure, is_slow));
+        if in_a_row || seen.is_some_and(|seen| self.config.is_reached_by(seen)) {
+            self.open(now);
+        }
     }
 
     fn open(&mut self, now: Instant) {
@@ -358,10 +455,23 @@ impl Breaker {
 
     fn begin_trial(&mut self, now: Instant) {
         let until = now.saturating_add(self.config.half_open_timeout);
-        self.enter(Phase::Trial { until, out: 0, succeeded: 0 });
+        self.enter(Phase::Trial { until, out: 0, succeeded: 0, slow: 0 });
+    }
+
+    /// Closes, unless the server answers but still takes too long for it.
+    fn end_trial(&mut self, now: Instant) {
+        let Phase::Trial { succeeded, slow, .. } = self.phase else { return };
+        if self.config.is_slow_share(u64::from(slow), u64::from(succeeded)) {
+            self.open(now);
+        } else {
+            self.close();
+        }
     }
 
     fn close(&mut self) {
+        if let Some(window) = &mut self.window {
+            window.clear();
+        }
         self.enter(Phase::Closed { failures: 0 });
     }
 
@@ -386,8 +496,8 @@ const fn lowest_zero(bits: u32) -> u32 {
     !bits & bits.wrapping_add(1)
 }
 
-/// Counts transitions, so that a late result can be told from a current one. Wraps at 2^29: a permit would have to
-/// stay out for half a billion transitions to be mistaken.
+/// Counts transitions, so that a late result can be told from a current one. Wraps at 2^28: a permit would have to
+/// stay out for a quarter of a billion transitions to be mistaken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Generation(u32);
 
@@ -403,7 +513,7 @@ impl Generation {
 /// be admitted or refused.
 ///
 /// A view may be stale by the time it is used. That is harmless: a permit from it carries the generation it saw, so a
-/// breaker that has moved on ignores the result. Zero is the view of a new breaker.
+/// breaker that has moved on ignores the result. Zero is the view of a new breaker without a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BreakerView(u32);
 
@@ -412,16 +522,19 @@ impl BreakerView {
     const STATE: u32 = 0b011;
     /// Bit 2: closed, and failures have been counted.
     const FAILING: u32 = 0b100;
-    const GENERATION_SHIFT: u32 = 3;
+    /// Bit 3: every result is counted.
+    const COUNTING: u32 = 0b1000;
+    const GENERATION_SHIFT: u32 = 4;
 
-    const fn new(state: BreakerState, failing: bool, generation: Generation) -> Self {
+    const fn new(state: BreakerState, failing: bool, counting: bool, generation: Generation) -> Self {
         let state = match state {
             BreakerState::Closed => 0,
             BreakerState::Open => 1,
             BreakerState::HalfOpen => 2,
         };
         let failing = if failing { Self::FAILING } else { 0 };
-        Self(generation.0 << Self::GENERATION_SHIFT | failing | state)
+        let counting = if counting { Self::COUNTING } else { 0 };
+        Self(generation.0 << Self::GENERATION_SHIFT | counting | failing | state)
     }
 
     /// The view that [`to_bits`](Self::to_bits) made these bits of. Any other bits are some view too.
@@ -450,16 +563,23 @@ impl BreakerView {
     #[must_use]
     pub const fn permit_if_closed(self) -> Option<Permit> {
         match self.state() {
-            BreakerState::Closed => Some(Permit { generation: self.generation(), place: 0 }),
+            BreakerState::Closed => {
+                Some(Permit { generation: self.generation(), place: 0, counted: self.is_counting() })
+            }
             BreakerState::Open | BreakerState::HalfOpen => None,
         }
     }
 
     /// Whether recording a success of `permit` would change the breaker; when not, the caller need not take its lock.
-    /// That is the usual case: closed, and no failure since the last success.
+    /// That is the usual case: closed, no window, and no failure since the last success.
     #[must_use]
     pub fn success_matters(self, permit: Permit) -> bool {
-        permit.generation == self.generation() && (self.state() != BreakerState::Closed || self.is_failing())
+        let changes = self.state() != BreakerState::Closed || self.is_failing() || self.is_counting();
+        permit.generation == self.generation() && changes
+    }
+
+    const fn is_counting(self) -> bool {
+        self.0 & Self::COUNTING != 0
     }
 
     const fn is_failing(self) -> bool {

@@ -283,6 +283,31 @@ mod tests {
             }
         }
 
+        /// Due after what the schedule says for that attempt, whatever the attempt: half the step to all of it, and the
+        /// step never above its cap.
+        #[test]
+        fn a_retry_keeps_to_the_schedule(base in 0u64.., cap in 0u64.., made: u32, seed: u64) {
+            let (base, cap) = (base.min(cap), base.max(cap));
+            let backoff = Backoff {
+                base: Duration::from_nanos(base),
+                cap: Duration::from_nanos(cap),
+                jitter: Jitter::Equal,
+            };
+            let policy = RetryPolicy { attempts: u32::MAX, backoff, ..RetryPolicy::default() };
+            let failed = FailedAttempt { made, deadline: Instant::NEVER, ..FAILED };
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let due = policy.next(Instant::EPOCH, &failed, &full_budget(), &mut rng);
+            let doublings = made.saturating_sub(1).min(64);
+            let step = u64::try_from((u128::from(base) << doublings).min(u128::from(cap))).expect("below the cap");
+            match due {
+                Some(due) => {
+                    let delay = due.as_nanos() - Instant::EPOCH.as_nanos();
+                    prop_assert!((step / 2..=step).contains(&delay), "{} for {}", delay, step);
+                }
+                None => prop_assert!(made == u32::MAX || step >= Instant::NEVER.as_nanos() - 1),
+            }
+        }
+
         #[test]
         fn a_retry_lies_between_now_and_the_deadline(
             now: u64, deadline: u64, made in 0u32..6, idempotent: bool, unknown: bool, seed: u64,

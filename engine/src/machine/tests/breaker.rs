@@ -6,7 +6,7 @@ use super::kit::{Output, World};
 use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
 use crate::config::Credentials;
 use crate::link::Action;
-use crate::machine::{Answer, OperationError, Request, Source};
+use crate::machine::{Answer, EngineConfig, OperationError, Request, Source};
 use crate::policy::{BreakerState, Jitter};
 
 #[test]
@@ -233,4 +233,120 @@ fn an_outage_that_outlasts_the_backoff_is_dialled_less_and_less() {
     world.run_for(secs(3_600));
     let dials = world.outputs.iter().filter(|(.., output)| *output == Output::Action(Action::Dial)).count();
     assert!((60..=250).contains(&dials), "full jitter up to a minute: {dials}");
+}
+
+/// Looks at shares, and not at failures in a row.
+fn counting(config: &mut EngineConfig) {
+    config.breaker.failure_threshold = u32::MAX;
+    config.breaker.failure_rate_percent = Some(50);
+    config.breaker.slow_call_after = Some(millis(50));
+    config.breaker.minimum_calls = 20;
+    config.lane.retry.attempts = 1;
+}
+
+#[test]
+fn every_other_failure_opens_a_breaker_that_looks_at_shares() {
+    for counts in [true, false] {
+        let mut world = World::connected(|config| {
+            if counts {
+                counting(config);
+            }
+        });
+        world.server.fail("EXISTS", "LOADING", usize::MAX);
+        for n in 0..10 {
+            assert_eq!(world.engine.breaker().0, BreakerState::Closed, "{n}: too few calls");
+            world.ask("k", Request::Exists).expect("the tier answers");
+            world.ask("k", Request::Get).expect("the server answers");
+        }
+        assert_eq!(world.engine.breaker().0 == BreakerState::Open, counts);
+    }
+}
+
+#[test]
+fn a_slow_server_opens_a_breaker_that_looks_at_shares() {
+    for (latency, state) in [(24, BreakerState::Closed), (25, BreakerState::Open)] {
+        let mut world = World::connected(counting);
+        world.net.latency = millis(latency); // Both ways.
+        for n in 0..20 {
+            assert_eq!(world.engine.breaker().0, BreakerState::Closed, "{n}: too few calls");
+            assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", false)));
+        }
+        assert_eq!(world.engine.breaker().0, state);
+    }
+}
+
+/// Who has waited for an answer until its deadline knows that the server is slow; who was cancelled does not.
+#[test]
+fn what_runs_out_of_time_on_the_wire_is_slow() {
+    for (timeout, cancel, state) in [
+        (40, false, BreakerState::Closed),
+        (60, false, BreakerState::Open),
+        (1_000, true, BreakerState::Closed),
+    ] {
+        let mut world = World::connected(|config| {
+            counting(config);
+            config.breaker.failure_rate_percent = None;
+            config.operation_timeout = millis(timeout);
+        });
+        world.net.latency = millis(300);
+        let ids: std::vec::Vec<_> = (0..20).map(|n| world.get(&format!("k{n}"))).collect();
+        world.run_for(millis(60));
+        if cancel {
+            ids.into_iter().for_each(|id| world.cancel(id));
+        }
+        assert_eq!(world.engine.breaker().0, state, "{timeout} ms, cancelled: {cancel}");
+    }
+}
+
+/// What waits for its turn or for a connection has not been waiting for the server.
+#[test]
+fn overload_of_a_healthy_server_is_not_slowness() {
+    for lost in [false, true] {
+        let mut world = World::connected(|config| {
+            counting(config);
+            config.lane.max_in_flight = if lost { 1_000 } else { 1 };
+        });
+        world.net.latency = millis(1);
+        world.ask("warm", Request::Get).expect("the server is well");
+        if lost {
+            world.reset();
+            world.settle();
+        }
+        let begun = world.now;
+        let ids: std::vec::Vec<_> = (0..100).map(|n| world.set(&format!("k{n}"), "v")).collect();
+        ids.into_iter().for_each(|id| assert_eq!(world.finish(id), STORED));
+        assert!(world.now.saturating_since(begun) > millis(55), "or it was not put to the test");
+        assert_eq!(world.engine.breaker(), (BreakerState::Closed, 0), "lost: {lost}");
+    }
+}
+
+#[test]
+fn the_delay_before_another_attempt_is_not_slowness() {
+    let mut world = World::connected(|config| {
+        counting(config);
+        config.lane.retry.attempts = 2;
+    });
+    for _ in 0..30 {
+        world.server.fail("GET", "LOADING", 1);
+        let begun = world.now;
+        world.ask("k", Request::Get).expect("the second attempt succeeds");
+        assert!(world.now.saturating_since(begun) > millis(50), "or nothing was tried again");
+    }
+    assert_eq!(world.engine.breaker(), (BreakerState::Closed, 0));
+}
+
+/// One `CLIENT KILL` under load opens no breaker, whatever it looks at.
+#[test]
+fn one_lost_lane_is_one_call_of_the_window() {
+    let mut world = World::connected(counting);
+    (0..20).for_each(|_| assert!(world.ask("k", Request::Get).is_ok()));
+    world.net.latency = millis(300);
+    for n in 0..500 {
+        world.get(&format!("k{n}"));
+    }
+    world.run_for(millis(100));
+    world.reset();
+    world.run_for(secs(2));
+    assert_eq!(world.engine.breaker(), (BreakerState::Closed, 0));
+    assert_eq!((world.engine.lane_stats().losses, world.pending().count()), (1, 0));
 }

@@ -7,7 +7,9 @@ mod kit;
 mod outage;
 mod property;
 mod routing;
+mod schedule;
 mod server;
+mod table;
 
 use core::time::Duration;
 

@@ -2,6 +2,7 @@
 //! moves.
 
 use core::task::{Poll, Waker};
+use core::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
@@ -328,7 +329,10 @@ fn signals_are_few() {
     assert_eq!(lane.poll_transmit(&mut Vec::new()), Transmit::Ready);
     lane.handle_replies(now, &mut vec![Reply::Null; 999]).expect("matched");
     assert!(lane.has_signals());
-    assert_eq!(lane.drain_signals().collect::<Vec<_>>(), [Signal::Verdict(permit(), Verdict::Success)]);
+    assert_eq!(
+        lane.drain_signals().collect::<Vec<_>>(),
+        [Signal::Verdict(permit(), Verdict::Success, Duration::ZERO)]
+    );
     lane.handle_disconnected(now, Disconnect::Lost);
     assert_eq!(lane.drain_signals().collect::<Vec<_>>(), [Signal::Failure]);
     let mut wakers = Vec::new();

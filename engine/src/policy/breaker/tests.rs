@@ -1,6 +1,8 @@
 use std::string::ToString;
 use std::vec::Vec;
 
+use proptest::prelude::*;
+
 use super::*;
 
 mod model;
@@ -51,12 +53,44 @@ fn trial() -> (Breaker, Instant) {
 
 fn answer_probe(breaker: &mut Breaker, now: Instant, verdict: Verdict) {
     let probe = breaker.poll_probe().expect("a probe is due");
-    breaker.record(now, probe, verdict);
+    breaker.record(now, probe, verdict, Duration::ZERO);
 }
 
 fn operate(breaker: &mut Breaker, now: Instant, verdict: Verdict) {
+    operate_for(breaker, now, verdict, Duration::ZERO);
+}
+
+fn operate_for(breaker: &mut Breaker, now: Instant, verdict: Verdict, took: Duration) {
     let permit = breaker.admit(now).expect("admitted");
-    breaker.record(now, permit, verdict);
+    breaker.record(now, permit, verdict, took);
+}
+
+/// A failure some seconds later.
+fn fail_at(breaker: &mut Breaker, now: Instant, secs: u64) {
+    breaker.record_failure(after(now, self::secs(secs)));
+}
+
+/// Looks at shares of half, and not at failures in a row.
+fn counting() -> (Breaker, Instant) {
+    let config = BreakerConfig {
+        failure_threshold: u32::MAX,
+        failure_rate_percent: Some(50),
+        slow_call_after: Some(SLOW),
+        minimum_calls: 4,
+        window: secs(10),
+        ..config()
+    };
+    (Breaker::new(config, 1), START)
+}
+
+const SLOW: Duration = Duration::from_millis(100);
+
+fn counting_trial() -> (Breaker, Instant) {
+    let (mut breaker, now) = counting();
+    breaker.trip(now);
+    let now = expire(&mut breaker);
+    answer_probe(&mut breaker, now, Verdict::Success);
+    (breaker, now)
 }
 
 fn phase(breaker: &Breaker) -> &'static str {
@@ -77,6 +111,8 @@ fn every_transition() {
     let miss: Event = |breaker, now| operate(breaker, now, Failure);
     let abandon: Event = |breaker, now| operate(breaker, now, Abandoned);
     let lose: Event = |breaker, now| assert!(breaker.admit(now).is_some());
+    let crawl: Event = |breaker, now| operate_for(breaker, now, Success, SLOW);
+    let give_up: Event = |breaker, now| operate_for(breaker, now, Abandoned, SLOW);
     let late: Event = |breaker: &mut Breaker, now| breaker.handle_timeout(after(now, secs(100_000)));
     let fail: Event = |breaker: &mut Breaker, now| breaker.record_failure(now);
     let table: &[(&str, Start, &[Event], &str)] = &[
@@ -86,6 +122,27 @@ fn every_transition() {
         ("a success between", closed, &[fail, succeed, fail], "closed"),
         ("nothing between", closed, &[fail, abandon, fail], "open"),
         ("trip", closed, &[|b, now| b.trip(now)], "open"),
+        ("half of too few", counting, &[succeed, fail, succeed], "closed"),
+        ("half of enough", counting, &[succeed, fail, succeed, fail], "open"),
+        ("half when the last succeeds", counting, &[succeed, fail, fail, succeed], "open"),
+        ("a quarter", counting, &[succeed, fail, succeed, succeed], "closed"),
+        (
+            "half, one of them long ago",
+            counting,
+            &[fail, succeed, succeed, |b, now| fail_at(b, now, 10)],
+            "closed",
+        ),
+        (
+            "half, one of them a while ago",
+            counting,
+            &[fail, succeed, succeed, |b, now| fail_at(b, now, 8)],
+            "open",
+        ),
+        ("half of them slow", counting, &[succeed, crawl, succeed, crawl], "open"),
+        ("half of them given up when slow", counting, &[succeed, give_up, succeed, give_up], "open"),
+        ("given up at once", counting, &[succeed, abandon, succeed, abandon, abandon], "closed"),
+        ("a quarter of them slow, a quarter failed", counting, &[succeed, fail, succeed, crawl], "closed"),
+        ("slow, but nobody looks", closed, &[crawl; 9], "closed"),
         ("time", closed, &[late], "closed"),
         ("failure while open", open, &[fail], "open"),
         ("trip while open", open, &[|b, now| b.trip(now)], "open"),
@@ -116,6 +173,9 @@ fn every_transition() {
             &[|b, now| b.handle_timeout(after(now, Duration::from_millis(9_999)))],
             "trial",
         ),
+        ("three of three, one slow", counting_trial, &[crawl, succeed, succeed], "closed"),
+        ("three of three, two slow", counting_trial, &[crawl, succeed, crawl], "open"),
+        ("little traffic, slow", counting_trial, &[crawl, late], "open"),
         ("no traffic", trial, &[|b, now| b.handle_timeout(after(now, secs(10)))], "closed"),
         ("little traffic", trial, &[succeed, late], "closed"),
         ("a permit lost", trial, &[lose, late], "probing"),
@@ -155,15 +215,15 @@ fn half_open_admits_exactly_n() {
         assert!(permits.iter().all(Permit::is_trial));
         let (first, others) = permits.split_first().expect("n is at least 1");
 
-        breaker.record(now, *first, Verdict::Abandoned);
+        breaker.record(now, *first, Verdict::Abandoned, Duration::ZERO);
         let returned = herd(&mut breaker, now);
         assert_eq!(returned.len(), 1, "an abandoned permit goes back to the pool");
         for permit in others {
-            breaker.record(now, *permit, Verdict::Success);
+            breaker.record(now, *permit, Verdict::Success, Duration::ZERO);
             assert_eq!(herd(&mut breaker, now), [], "a success uses its place up");
         }
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        breaker.record(now, returned[0], Verdict::Success);
+        breaker.record(now, returned[0], Verdict::Success, Duration::ZERO);
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert_eq!(herd(&mut breaker, now).len(), 1000);
     }
@@ -175,9 +235,9 @@ fn a_probe_is_handed_out_once_per_half_open() {
     let probe = breaker.poll_probe().expect("half-open begins with a probe");
     assert_eq!(breaker.poll_probe(), None);
     assert!(!probe.is_trial());
-    breaker.record(now, probe, Verdict::Abandoned);
+    breaker.record(now, probe, Verdict::Abandoned, Duration::ZERO);
     let probe = breaker.poll_probe().expect("an abandoned probe is handed out again");
-    breaker.record(now, probe, Verdict::Success);
+    breaker.record(now, probe, Verdict::Success, Duration::ZERO);
     assert_eq!(breaker.poll_probe(), None, "no probe in a trial");
 
     let _lost = breaker.admit(now);
@@ -193,24 +253,24 @@ fn results_of_another_generation_are_ignored() {
     let (mut breaker, now) = closed();
     let before = breaker.admit(now).expect("closed");
     breaker.trip(now);
-    breaker.record(now, before, Verdict::Success);
+    breaker.record(now, before, Verdict::Success, Duration::ZERO);
     let now = expire(&mut breaker);
     let lost_probe = breaker.poll_probe().expect("probing");
-    breaker.record(now, before, Verdict::Success);
-    breaker.record(now, before, Verdict::Failure);
+    breaker.record(now, before, Verdict::Success, Duration::ZERO);
+    breaker.record(now, before, Verdict::Failure, Duration::ZERO);
     assert_eq!(phase(&breaker), "probing");
 
     expire(&mut breaker);
     let now = expire(&mut breaker);
-    breaker.record(now, lost_probe, Verdict::Success);
+    breaker.record(now, lost_probe, Verdict::Success, Duration::ZERO);
     assert_eq!(phase(&breaker), "probing", "the probe of an earlier half-open");
     answer_probe(&mut breaker, now, Verdict::Success);
     for stale in [before, lost_probe] {
-        breaker.record(now, stale, Verdict::Failure);
+        breaker.record(now, stale, Verdict::Failure, Duration::ZERO);
     }
     assert_eq!(phase(&breaker), "trial");
     (0..3).for_each(|_| operate(&mut breaker, now, Verdict::Success));
-    (0..9).for_each(|_| breaker.record(now, before, Verdict::Failure));
+    (0..9).for_each(|_| breaker.record(now, before, Verdict::Failure, Duration::ZERO));
     assert_eq!(phase(&breaker), "closed", "failures from before the outage");
 }
 
@@ -218,7 +278,7 @@ fn results_of_another_generation_are_ignored() {
 fn a_success_recorded_twice_counts_once() {
     let (mut breaker, now) = trial();
     let permit = breaker.admit(now).expect("trial");
-    (0..9).for_each(|_| breaker.record(now, permit, Verdict::Success));
+    (0..9).for_each(|_| breaker.record(now, permit, Verdict::Success, Duration::ZERO));
     assert_eq!(phase(&breaker), "trial");
 }
 
@@ -228,7 +288,7 @@ fn an_operation_that_begins_late_in_a_quiet_trial_has_its_time() {
     let late = after(now, secs(9));
     let permit = breaker.admit(late).expect("trial");
     breaker.handle_timeout(after(now, secs(10)));
-    breaker.record(after(now, secs(12)), permit, Verdict::Success);
+    breaker.record(after(now, secs(12)), permit, Verdict::Success, Duration::ZERO);
     assert_eq!(phase(&breaker), "trial");
     assert_eq!(breaker.poll_timeout(), Some(after(late, secs(10))));
 
@@ -284,6 +344,11 @@ fn extreme_configurations_neither_panic_nor_spin() {
         for jitter_percent in [0, 15, 100, u32::MAX] {
             let config = BreakerConfig {
                 failure_threshold: 0,
+                failure_rate_percent: Some(jitter_percent),
+                slow_call_after: Some(half_open_timeout),
+                slow_call_rate_percent: jitter_percent,
+                minimum_calls: 0,
+                window: open_for,
                 open_for,
                 open_for_cap: open_for,
                 jitter_percent,
@@ -330,7 +395,7 @@ fn a_success_that_changes_nothing_needs_no_lock() {
     assert!(!breaker.view().success_matters(permit));
     breaker.record_failure(now);
     assert!(breaker.view().success_matters(permit), "it resets the count");
-    breaker.record(now, permit, Verdict::Success);
+    breaker.record(now, permit, Verdict::Success, Duration::ZERO);
     assert!(!breaker.view().success_matters(permit));
     breaker.trip(now);
     assert!(!breaker.view().success_matters(permit), "of another generation");
@@ -349,4 +414,57 @@ fn generations_wrap_within_the_view() {
     breaker.trip(now);
     assert_eq!(breaker.generation, Generation(0));
     assert_eq!(breaker.view().generation(), Generation(0));
+}
+
+#[test]
+fn a_breaker_that_counts_needs_every_success_and_forgets_when_it_closes() {
+    let (mut breaker, now) = counting();
+    // Longer than it stays open.
+    let config = BreakerConfig { window: secs(1_000), ..breaker.config };
+    breaker = Breaker::new(config, 1);
+    assert_ne!(breaker.view(), BreakerView::default());
+    let view = BreakerView::from_bits(breaker.view().to_bits());
+    let permit = view.permit_if_closed().expect("closed");
+    assert!(permit.is_counted() && Some(permit) == breaker.admit(now) && view.success_matters(permit));
+    (0..2).for_each(|_| operate(&mut breaker, now, Verdict::Success));
+    operate(&mut breaker, now, Verdict::Failure);
+    breaker.trip(now);
+    let now = expire(&mut breaker);
+    answer_probe(&mut breaker, now, Verdict::Success);
+    (0..3).for_each(|_| operate(&mut breaker, now, Verdict::Success));
+    // Of this failure and the three above half would have failed, were those from before the outage still there.
+    operate(&mut breaker, now, Verdict::Failure);
+    assert_eq!(phase(&breaker), "closed", "three of the trial are not in the window either");
+    (0..9).for_each(|_| breaker.record(now, permit, Verdict::Failure, SLOW));
+    operate(&mut breaker, now, Verdict::Success);
+    assert_eq!(phase(&breaker), "closed", "late results of another generation are not counted");
+}
+
+proptest! {
+    /// Whatever is younger than nine tenths of the window is in it, and nothing that is older than all of it.
+    #[test]
+    fn the_window_slides(length in 10u64..100_000, gaps in prop::collection::vec(0u64..20_000, 1..200)) {
+        let length = Duration::from_millis(length);
+        let mut window = Window::new(length);
+        let (mut now, mut times) = (START, Vec::new());
+        for gap in gaps {
+            now = after(now, Duration::from_millis(gap));
+            times.push(now);
+            let (failed, slow) = (times.len() % 2 == 0, times.len() % 3 == 0);
+            let seen = window.record(now, failed, slow).calls;
+            let younger = |than: Duration| times.iter().filter(|&&at| now.saturating_since(at) < than).count() as u64;
+            let (least, most) = (younger(length / 10 * 9), younger(length));
+            prop_assert!((least..=most).contains(&seen), "{} not in {}..={}", seen, least, most);
+        }
+    }
+}
+
+#[test]
+fn a_window_survives_any_time() {
+    for length in [Duration::ZERO, Duration::from_nanos(10), secs(30), Duration::MAX] {
+        let mut window = Window::new(length);
+        for now in [Instant::EPOCH, START, Instant::NEVER, START, Instant::NEVER] {
+            assert!(window.record(now, true, false).calls > 0);
+        }
+    }
 }

@@ -5,17 +5,21 @@ use proptest::prelude::*;
 use super::*;
 
 /// The breaker as one would write it without thinking about size: permits are kept in a list, each with the number
-/// of the phase that gave it.
+/// of the phase that gave it, and results in another, each with its time; what is in the window is counted anew
+/// each time.
 #[derive(Default)]
 struct Model {
     phase: ModelPhase,
     /// Transitions so far.
     number: u32,
     failures: u32,
+    /// When each result came, whether it failed, and how long it took.
+    results: Vec<(Instant, bool, Duration)>,
     reopened: u32,
     trips: u64,
     out: Vec<Permit>,
     succeeded: usize,
+    slow: usize,
     probe_waits: bool,
     /// When a half-open phase is over.
     until: Option<Instant>,
@@ -41,47 +45,81 @@ impl Model {
         self.phase = phase;
         self.number += 1;
         self.failures = 0;
+        self.results.clear();
         self.out.clear();
-        self.succeeded = 0;
+        (self.succeeded, self.slow) = (0, 0);
         self.probe_waits = phase == ModelPhase::Probing;
         self.until = Some(after(now, config.half_open_timeout));
     }
 
-    fn fail(&mut self, config: &BreakerConfig, now: Instant) {
+    fn count(&mut self, config: &BreakerConfig, now: Instant, failed: bool, took: Duration) {
+        self.results.push((now, failed, took));
+        let tenth = u64::try_from(config.window.as_nanos() / 10).expect("not that long");
+        let number = |at: Instant| at.as_nanos() / tenth;
+        let seen = self.results.iter().filter(|(at, ..)| number(*at) + 10 > number(now));
+        let calls = seen.clone().count();
+        let failed = seen.clone().filter(|(_, failed, _)| *failed).count();
+        let slow =
+            seen.filter(|(.., took)| config.slow_call_after.is_some_and(|after| *took >= after)).count();
+        let reached = |part: usize, percent: u32| part > 0 && part * 100 >= calls * percent as usize;
+        let share = config.failure_rate_percent.is_some_and(|percent| reached(failed, percent))
+            || reached(slow, config.slow_call_rate_percent);
+        if self.failures >= config.failure_threshold || calls >= config.minimum_calls as usize && share {
+            self.enter(ModelPhase::Open, config, now);
+        }
+    }
+
+    fn fail(&mut self, config: &BreakerConfig, now: Instant, took: Duration) {
         match self.phase {
             ModelPhase::Closed => {
                 self.failures += 1;
-                if self.failures >= config.failure_threshold {
-                    self.enter(ModelPhase::Open, config, now);
-                }
+                self.count(config, now, true, took);
             }
             ModelPhase::Open => {}
             ModelPhase::Probing | ModelPhase::Trial => self.enter(ModelPhase::Open, config, now),
         }
     }
 
-    fn record(&mut self, config: &BreakerConfig, now: Instant, permit: Permit, verdict: Verdict) {
+    fn record(
+        &mut self,
+        config: &BreakerConfig,
+        now: Instant,
+        permit: Permit,
+        verdict: Verdict,
+        took: Duration,
+    ) {
+        let slow = config.slow_call_after.is_some_and(|after| took >= after);
         match (self.phase, verdict) {
-            (_, Verdict::Failure) => self.fail(config, now),
-            (ModelPhase::Closed, Verdict::Success) => self.failures = 0,
+            (_, Verdict::Failure) => self.fail(config, now, took),
+            (ModelPhase::Closed, Verdict::Success) => {
+                self.failures = 0;
+                self.count(config, now, false, took);
+            }
+            (ModelPhase::Closed, Verdict::Abandoned) if slow => self.count(config, now, false, took),
             (ModelPhase::Probing, Verdict::Success) => self.enter(ModelPhase::Trial, config, now),
             (ModelPhase::Probing, Verdict::Abandoned) => self.probe_waits = true,
             (ModelPhase::Trial, _) => {
                 self.out.retain(|out| *out != permit);
                 self.succeeded += usize::from(verdict == Verdict::Success);
+                self.slow += usize::from(verdict == Verdict::Success && slow);
                 if self.succeeded == config.half_open_permits as usize {
-                    self.enter(ModelPhase::Closed, config, now);
+                    self.enter(self.after_trial(config), config, now);
                 }
             }
             (ModelPhase::Closed | ModelPhase::Open, _) => {}
         }
     }
 
+    fn after_trial(&self, config: &BreakerConfig) -> ModelPhase {
+        let too_slow = self.slow * 100 >= self.succeeded * config.slow_call_rate_percent as usize;
+        if self.slow > 0 && too_slow { ModelPhase::Open } else { ModelPhase::Closed }
+    }
+
     fn expire(&mut self, config: &BreakerConfig, now: Instant) {
         let next = match self.phase {
             ModelPhase::Open => ModelPhase::Probing,
             ModelPhase::Probing => ModelPhase::Open,
-            ModelPhase::Trial if self.out.is_empty() => ModelPhase::Closed,
+            ModelPhase::Trial if self.out.is_empty() => self.after_trial(config),
             ModelPhase::Trial => ModelPhase::Probing,
             ModelPhase::Closed => unreachable!("closed has no deadline"),
         };
@@ -101,7 +139,8 @@ impl Model {
 enum Event {
     Admit,
     /// The result of a permit that is still to be answered, of whatever generation; it is chosen by the number.
-    Record(usize, Verdict),
+    /// It took so many milliseconds.
+    Record(usize, Verdict, u64),
     Failure,
     Trip,
     Probe,
@@ -113,9 +152,10 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let verdict = prop_oneof![Just(Verdict::Success), Just(Verdict::Failure), Just(Verdict::Abandoned)];
     let mostly = prop_oneof![4 => Just(Verdict::Success), 1 => verdict];
+    let took = prop_oneof![2 => Just(0), 1 => 0u64..200];
     let event = prop_oneof![
         6 => Just(Event::Admit),
-        6 => (any::<usize>(), mostly).prop_map(|(which, verdict)| Event::Record(which, verdict)),
+        6 => (any::<usize>(), mostly, took).prop_map(|(which, verdict, took)| Event::Record(which, verdict, took)),
         1 => Just(Event::Failure),
         1 => prop_oneof![9 => Just(Event::Failure), 1 => Just(Event::Trip)],
         3 => Just(Event::Probe),
@@ -126,14 +166,29 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn configs() -> impl Strategy<Value = BreakerConfig> {
-    (1u32..4, 1u64..100, 0u32..=30, 1u32..5, 1u64..20).prop_map(
-        |(threshold, open, jitter, permits, timeout)| BreakerConfig {
-            failure_threshold: threshold,
-            open_for: secs(open),
-            open_for_cap: secs(100),
-            jitter_percent: jitter,
-            half_open_permits: permits,
-            half_open_timeout: secs(timeout),
+    let threshold = prop_oneof![1u32..4, Just(u32::MAX)];
+    let shares = (
+        prop::option::of(1u32..=100),
+        prop::option::of((50u64..200).prop_map(Duration::from_millis)),
+        1u32..=100,
+        1u32..8,
+        10u64..60_000,
+    );
+    (threshold, shares, 1u64..100, 0u32..=30, 1u32..5, 1u64..20).prop_map(
+        |(threshold, (failing, slow_after, slow, calls, window), open, jitter, permits, timeout)| {
+            BreakerConfig {
+                failure_threshold: threshold,
+                failure_rate_percent: failing,
+                slow_call_after: slow_after,
+                slow_call_rate_percent: slow,
+                minimum_calls: calls,
+                window: Duration::from_millis(window),
+                open_for: secs(open),
+                open_for_cap: secs(100),
+                jitter_percent: jitter,
+                half_open_permits: permits,
+                half_open_timeout: secs(timeout),
+            }
         },
     )
 }
@@ -161,17 +216,18 @@ fn run(config: BreakerConfig, seed: u64, events: &[Event]) -> Result<(Breaker, I
                     }
                 }
             }
-            Event::Record(_, _) if unanswered.is_empty() => {}
-            Event::Record(which, verdict) => {
+            Event::Record(..) if unanswered.is_empty() => {}
+            Event::Record(which, verdict, took) => {
+                let took = Duration::from_millis(took);
                 let (of, permit) = unanswered.swap_remove(which % unanswered.len());
-                breaker.record(now, permit, verdict);
+                breaker.record(now, permit, verdict, took);
                 if of == model.number {
-                    model.record(&config, now, permit, verdict);
+                    model.record(&config, now, permit, verdict, took);
                 }
             }
             Event::Failure => {
                 breaker.record_failure(now);
-                model.fail(&config, now);
+                model.fail(&config, now, Duration::ZERO);
             }
             Event::Trip => {
                 breaker.trip(now);
@@ -227,6 +283,7 @@ fn compare(breaker: &Breaker, model: &Model) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(breaker.view().state(), state);
     prop_assert_eq!(breaker.view().is_failing(), model.failures > 0);
+    prop_assert_eq!(breaker.view().is_counting(), breaker.config.keeps_window());
     if let Phase::Trial { out, succeeded, .. } = breaker.phase {
         prop_assert_eq!(out.count_ones() as usize, model.out.len());
         prop_assert_eq!(succeeded as usize, model.succeeded);
@@ -251,11 +308,11 @@ proptest! {
             now = breaker.poll_timeout().map_or(now, |due| due.max(now));
             breaker.handle_timeout(now);
             if let Some(probe) = breaker.poll_probe() {
-                breaker.record(now, probe, Verdict::Success);
+                breaker.record(now, probe, Verdict::Success, Duration::ZERO);
             }
             for _ in 0..if traffic { config.half_open_permits } else { 0 } {
                 if let Some(permit) = breaker.admit(now) {
-                    breaker.record(now, permit, Verdict::Success);
+                    breaker.record(now, permit, Verdict::Success, Duration::ZERO);
                 }
             }
         }
