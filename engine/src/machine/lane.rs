@@ -476,6 +476,10 @@ impl Lane {
             // The server is well; it only has not got this key.
             ErrorClass::Topology => (Verdict::Abandoned, false),
             ErrorClass::Auth | ErrorClass::Unsupported => {
+                if error.code() == b"NOAUTH" {
+                    // A password was set since we came: only who dials again is asked for it.
+                    self.link.retire(self.now, &mut |_, _| {});
+                }
                 self.signals.push(Signal::Trip);
                 (Verdict::Abandoned, false)
             }

@@ -101,7 +101,7 @@ fn table() -> Vec<Row> {
         reply("MISCONF Redis is configured to save RDB snapshots", 0, Kept, Nothing, false),
         reply("NOREPLICAS Not enough good replicas to write.", 0, Kept, Nothing, false),
         // Credentials and configuration.
-        reply("NOAUTH Authentication required.", 0, Kept, Trips, true),
+        reply("NOAUTH Authentication required.", 0, Redialled, Trips, true),
         reply("WRONGPASS invalid username-password pair", 0, Kept, Trips, true),
         reply("NOPERM this user has no permissions to run the command", 0, Kept, Trips, true),
         reply("ERR unknown command", 0, Kept, Trips, true),
