@@ -377,7 +377,7 @@ impl Operation {
                 let fall_back = falls_back(error.class());
                 let error = OperationError::Server(error);
                 if fall_back {
-                    return self.fall_back(parts, now, error);
+                    return self.fall_back_late(parts, error);
                 }
                 // An attempt before this one may have been executed, and its answer lost.
                 self.lose_copy(parts, now);
@@ -398,7 +398,7 @@ impl Operation {
                     | Cause::ConnectionLost
                     | Cause::Stalled
                     | Cause::Protocol
-                    | Cause::TimedOut => self.fall_back(parts, now, OperationError::Failed(failure)),
+                    | Cause::TimedOut => self.fall_back_late(parts, OperationError::Failed(failure)),
                 };
             }
         };
@@ -443,6 +443,17 @@ impl Operation {
             (_, Request::Delete) => tier.write_confirmed(now, hash, key, fence, None),
             _ => {}
         });
+    }
+
+    /// Like [`Self::fall_back`], for what ended on a lane: not at the time of that, since nobody knows for how long the
+    /// caller has looked away.
+    fn fall_back_late(
+        &self,
+        parts: &mut impl Parts,
+        error: OperationError,
+    ) -> Result<Answer, OperationError> {
+        let now = parts.now();
+        self.fall_back(parts, now, error)
     }
 
     /// Redis cannot answer because of `error`: the fallback tier does, where there is one.

@@ -1,5 +1,6 @@
 //! What the fallback tier holds, and what it must not.
 
+use core::task::{Poll, Waker};
 use std::format;
 use std::vec::Vec;
 
@@ -137,6 +138,26 @@ fn a_mirror_is_never_served_beyond_its_age() {
     assert_eq!(value(&world.ask("k", Request::Get)), Some(("v", true)));
     world.run_for(millis(1));
     assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", true)));
+}
+
+/// A caller may be busy elsewhere when its operation fails: the age of the answer counts until it looks.
+#[test]
+fn a_mirror_grows_old_while_its_caller_looks_away() {
+    for (looked_after, expected) in [(secs(60) - millis(1), "v"), (secs(60), "(none)")] {
+        let mut world = World::connected(|config| {
+            config.tier.as_mut().expect("on by default").max_staleness = secs(60);
+        });
+        world.server.put("k", "v");
+        assert_eq!(value(&world.ask("k", Request::Get)), Some(("v", false)));
+        let (mirrored, engine, waker) = (world.now, &mut world.engine, Waker::noop());
+        let mut operation = engine.submit(b"k", Request::Get);
+        assert!(engine.poll(mirrored, &mut operation, waker).is_pending());
+        engine.handle_timeout(mirrored.saturating_add(secs(5)));
+        match engine.poll(mirrored.saturating_add(looked_after), &mut operation, waker) {
+            Poll::Ready(answered) => assert_eq!(value(&answered), Some((expected, true)), "{looked_after:?}"),
+            Poll::Pending => panic!("it has timed out"),
+        }
+    }
 }
 
 #[test]
