@@ -113,7 +113,15 @@ impl Choices {
         }
         let chosen = self.choose(weights.len() as u32, |rng| {
             let mut left = rng.u32(0..total);
-            weights.iter().take_while(|&&weight| left >= weight && { left -= weight; true }).count() as u32
+            weights
+                .iter()
+                .take_while(|&&weight| {
+                    left >= weight && {
+                        left -= weight;
+                        true
+                    }
+                })
+                .count() as u32
         });
         chosen as usize
     }

@@ -135,7 +135,7 @@ impl Pipe {
 
     /// When something arrives next that has not yet.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
-        let first = self.segments.front().map(|(at, _)| *at).or(self.end.map(|(at, _)| at))?;
+        let first = self.segments.front().map(|(at, _)| *at).or_else(|| self.end.map(|(at, _)| at))?;
         let at = self.held_until.map_or(first, |held| held.max(first));
         (at > now && !at.is_never()).then_some(at)
     }

@@ -60,7 +60,10 @@ impl Data {
             (b"INFO", _) => wire::bulk(out, b"# Server\r\nredis_version:7.4.0\r\n"),
             (b"GET", [key]) => {
                 let value = self.get(now, key).map(|entry| entry.value.clone());
-                value.as_ref().map_or_else(|| wire::null(out, resp3), |value| wire::bulk(out, value));
+                match &value {
+                    Some(value) => wire::bulk(out, value),
+                    None => wire::null(out, resp3),
+                }
                 did.push(Did::Get { key: key.clone(), value });
             }
             (b"SET", [key, value, options @ ..]) => {

@@ -18,7 +18,7 @@ pub(crate) use data::Data;
 pub(crate) use wire::CommandParser;
 
 /// The password of a server that has one.
-pub const PASSWORD: &str = "s3sam3-0pen";
+pub(crate) const PASSWORD: &str = "s3sam3-0pen";
 
 /// How the server is set up, for a whole run.
 #[derive(Clone, Debug, Default)]
@@ -115,13 +115,29 @@ pub(crate) const MANGLES: [(&str, Mangle); 8] = [
 /// What the server did for a connection, for the oracle to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
-    Get { key: Vec<u8>, value: Option<Vec<u8>> },
-    Set { key: Vec<u8>, value: Vec<u8> },
-    Delete { key: Vec<u8>, existed: bool },
-    Exists { key: Vec<u8>, found: bool },
-    Unlink { keys: Vec<Vec<u8>> },
+    Get {
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
+    Set {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        key: Vec<u8>,
+        existed: bool,
+    },
+    Exists {
+        key: Vec<u8>,
+        found: bool,
+    },
+    Unlink {
+        keys: Vec<Vec<u8>>,
+    },
     /// A SET arrived; it may be refused.
-    SetArrived { value: Vec<u8> },
+    SetArrived {
+        value: Vec<u8>,
+    },
     /// A command arrived before the handshake was over.
     TooEarly,
     /// What arrived is no command.

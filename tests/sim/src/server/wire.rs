@@ -1,6 +1,9 @@
 //! The server's side of RESP: commands in, replies out. Our own, so that a mistake of the engine's codec does not meet
 //! itself.
 
+/// A command: its name and arguments.
+pub(crate) type Words = Vec<Vec<u8>>;
+
 /// Takes commands out of a stream of bytes: arrays of bulk strings, as clients send them.
 #[derive(Debug, Default)]
 pub(crate) struct CommandParser {
@@ -24,7 +27,7 @@ impl CommandParser {
     }
 
     /// The next whole command.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<Vec<u8>>>, NotACommand> {
+    pub(crate) fn next(&mut self) -> Result<Option<Words>, NotACommand> {
         let Some((words, len)) = parse(&self.input)? else { return Ok(None) };
         self.input.drain(..len);
         self.consumed += len as u64;
@@ -32,7 +35,7 @@ impl CommandParser {
     }
 }
 
-fn parse(input: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, NotACommand> {
+fn parse(input: &[u8]) -> Result<Option<(Words, usize)>, NotACommand> {
     let Some((count, mut at)) = header(input, b'*')? else { return Ok(None) };
     let mut words = Vec::with_capacity(count.min(16));
     for _ in 0..count {
