@@ -129,8 +129,10 @@ impl Pipe {
         self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
     }
 
-    pub(crate) fn is_dark(&self) -> bool {
-        self.held_until.is_some_and(Instant::is_never)
+    /// What is held arrives, unless it never does; nothing is cut any more.
+    fn heal(&mut self) {
+        self.held_until = self.held_until.filter(|until| until.is_never());
+        self.cut_after = None;
     }
 
     /// When something arrives next that has not yet.
@@ -154,10 +156,28 @@ pub(crate) struct Conn {
     pub(crate) down: Pipe,
     pub(crate) client_open: bool,
     pub(crate) server_open: bool,
+    /// Where in `up` each command ends that was answered, and its answer in `down`, where that was not read yet.
+    pub(crate) answers: VecDeque<(u64, u64)>,
+    /// Of those read: how many, and where the last of their commands ended.
+    pub(crate) answered: (usize, u64),
     /// What was written before the answer to HELLO was read.
     pub(crate) before_hello: u64,
     /// Where in `down` the answer to HELLO ends.
     pub(crate) hello_end: Option<u64>,
+}
+
+impl Conn {
+    /// The commands that arrived and were answered, all answers read, and where the last of them ended.
+    pub(crate) fn answered(&mut self) -> (usize, u64) {
+        while let Some(&(end, answer)) = self.answers.front() {
+            if answer > self.down.read {
+                break;
+            }
+            self.answers.pop_front();
+            self.answered = (self.answered.0 + 1, end);
+        }
+        self.answered
+    }
 }
 
 /// All connections there ever were; the dead ones are skipped.
@@ -175,6 +195,8 @@ impl Net {
             down: Pipe::default(),
             client_open: true,
             server_open: true,
+            answers: VecDeque::new(),
+            answered: (0, 0),
             before_hello: 0,
             hello_end: None,
         };
@@ -196,6 +218,15 @@ impl Net {
         &self.live
     }
 
+    /// Trouble ends, but for the connections on which everything is lost.
+    pub(crate) fn heal(&mut self) {
+        for &id in &self.live {
+            self.conns[id].up.heal();
+            self.conns[id].down.heal();
+        }
+    }
+
+    /// Forgets the connections that nobody holds any more.
     pub(crate) fn prune(&mut self) {
         let conns = &self.conns;
         self.live.retain(|&id| conns[id].client_open || conns[id].server_open);
@@ -278,7 +309,8 @@ mod tests {
         pipe.hold(Instant::NEVER);
         pipe.write(at(10), &[0; CAPACITY]);
         assert_eq!((pipe.next(at(10)), pipe.readable(at(1_000_000)), pipe.room()), (None, 0, 0));
-        assert!(pipe.is_dark());
+        pipe.heal();
+        assert_eq!(pipe.readable(at(1_000_000)), 0, "what is lost stays lost");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod data;
 mod wire;
 
+use std::fmt;
 use std::time::Duration;
 
 use larder_engine::Instant;
@@ -144,12 +145,32 @@ pub(crate) enum Did {
     NotACommand,
 }
 
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Get { key, value: Some(value) } => {
+                write!(f, "GET {} is {}", key.escape_ascii(), value.escape_ascii())
+            }
+            Self::Get { key, value: None } => write!(f, "GET {} is nothing", key.escape_ascii()),
+            Self::Set { key, value } => write!(f, "SET {} to {}", key.escape_ascii(), value.escape_ascii()),
+            Self::Delete { key, existed } => write!(f, "DEL {} that existed: {existed}", key.escape_ascii()),
+            Self::Exists { key, found } => write!(f, "EXISTS {}: {found}", key.escape_ascii()),
+            Self::Unlink { keys } => {
+                f.write_str("UNLINK")?;
+                keys.iter().try_for_each(|key| write!(f, " {}", key.escape_ascii()))
+            }
+            Self::SetArrived { value } => write!(f, "a SET to {} arrives", value.escape_ascii()),
+            Self::TooEarly => f.write_str("a command before the reply to HELLO was read"),
+            Self::NotACommand => f.write_str("bytes that are no command"),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Session {
     parser: CommandParser,
     resp3: bool,
     authenticated: bool,
-    greeted: bool,
     /// Which master this connection was made to.
     term: u32,
     /// Commands since MULTI.
@@ -219,10 +240,28 @@ impl Server {
         self.data.roll_back(lost)
     }
 
-    /// Trouble ends.
-    pub(crate) fn heal(&mut self) {
+    /// The process dies, and all connections with it; it is started again at that time.
+    pub(crate) fn go_down(&mut self, now: Instant, until: Instant, net: &mut Net) {
+        self.down_until = Some(until);
+        (self.frozen_until, self.busy_until) = (None, None);
+        for id in net.live().to_vec() {
+            if net.get(id).server_open {
+                net.server_close(id, arrival(now, self.config.latency), End::Rst);
+            }
+            self.sessions[id] = None;
+        }
+    }
+
+    /// Trouble ends: also connections to a master that was demoted.
+    pub(crate) fn heal(&mut self, now: Instant, net: &mut Net) {
         (self.down_until, self.frozen_until, self.refusal, self.mangle) = (None, None, None, None);
         (self.config.slow, self.config.pushes) = (0, 0);
+        for id in net.live().to_vec() {
+            if self.sessions[id].as_ref().is_some_and(|session| session.term < self.term) {
+                self.sessions[id] = None;
+                net.server_close(id, arrival(now, self.config.latency), End::Fin);
+            }
+        }
     }
 
     /// When it goes on by itself.
@@ -266,7 +305,9 @@ impl Server {
                 }
             }
         }
-        if conn.up.ended(now).is_some() || session.closing {
+        // What was read before the end is executed first, however long that takes.
+        let ended = conn.up.ended(now).is_some() && !self.is_stopped(now);
+        if ended || session.closing {
             progress = true;
             net.server_close(id, arrival(now, self.config.latency), End::Fin);
         } else {
@@ -306,7 +347,8 @@ impl Server {
         if conn.client_open {
             conn.down.write(at, &out);
         }
-        if greets && session.authenticated && session.greeted {
+        conn.answers.push_back((session.parser.consumed, conn.down.written));
+        if greets {
             conn.hello_end = conn.hello_end.or(Some(conn.down.written));
         }
     }
@@ -404,7 +446,7 @@ impl Server {
         if self.config.password && given.is_none() {
             return wire::error(out, b"NOAUTH HELLO must be called with the client already authenticated");
         }
-        (session.authenticated, session.greeted, session.resp3) = (true, true, hello);
+        (session.authenticated, session.resp3) = (true, hello);
         out.extend_from_slice(if hello { b"%1\r\n+proto\r\n:3\r\n" } else { b"+OK\r\n" });
     }
 
