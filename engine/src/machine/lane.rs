@@ -175,8 +175,10 @@ impl Lane {
             return;
         }
         self.news = true;
-        self.probe = Some(permit);
-        if self.link.is_ready() {
+        // The PING of a probe that the breaker gave up on is still under way: its answer will do, and on a silent
+        // connection another one would only wait behind it.
+        let is_asked = self.probe.replace(permit).is_some();
+        if self.link.is_ready() && !is_asked {
             self.link.ping();
         }
         self.link.hurry(now);

@@ -272,11 +272,10 @@ impl Oracle {
     }
 
     pub(crate) fn in_flight(&mut self, now: Instant, process: usize, operations: usize, bytes: usize) {
-        // PINGs may be on top: a health check, and a probe. A breaker that opens and tries again before the stall
-        // timeout sends another probe behind each that was not answered.
+        // Two PINGs may be on top: a health check, and a probe.
+        const PINGS: usize = 2;
         let setup = &self.setup;
-        let pings = 2 + (setup.stall_timeout / (setup.open_for * 85 / 100)) as usize;
-        let most = (setup.max_in_flight as usize + pings, setup.max_in_flight_bytes as usize + pings * 14);
+        let most = (setup.max_in_flight as usize + PINGS, setup.max_in_flight_bytes as usize + PINGS * 14);
         let holds = operations <= most.0 && bytes <= most.1;
         self.check(Rule::C7, holds, || {
             format!(
@@ -499,9 +498,7 @@ impl Oracle {
         let op = &self.ops[write];
         let Some((accepted, accepted_at, Ended::Fallback)) = op.ended else { return };
         let (process, begun) = (op.process, op.begun);
-        // The time to live counts from when the lane gave up, not from when a late caller heard of it.
-        let age = now.saturating_since(accepted_at);
-        let age = age + millis(self.setup.caller_lateness) + self.setup.clock_error();
+        let age = now.saturating_since(accepted_at) + self.setup.clock_error();
         let is_expired = op.ttl > 0 && age >= millis(op.ttl);
         let disturbs = |other: &Op| {
             let clears = other.what == What::Clear && other.ended.is_none_or(|(ended, ..)| ended > begun);
