@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::scan::{Aggregate, Scan, Span, Tape, Token};
+use super::scan::Scan;
+use super::tape::{Aggregate, Span, Tape, Token};
 use super::{DecodeError, Limits, Reply, ServerError};
 
 /// Turns what a connection sends into replies, whatever pieces it comes in.

@@ -285,6 +285,32 @@ fn the_frame_limit_holds_for_every_part_of_a_frame() {
     assert_eq!(decode(Limits { frame: 10, ..Limits::default() }, ["*2\r\n+123"]), (vec![], None));
 }
 
+/// What is there as a whole takes a short cut through the scan: no limit is cut short by that.
+#[test]
+fn a_frame_that_came_at_once_meets_the_same_limits_as_byte_by_byte() {
+    let all = Limits::default();
+    let elements = "*2\r\n$1\r\na\r\n*2\r\n+OK\r\n+OK\r\n";
+    for (limits, stream, expected) in [
+        (Limits { bulk: 3, ..all }, "$4\r\nabcd\r\n", (Violation::Bulk { limit: 3 }, 0)),
+        (Limits { bulk: 3, ..all }, "+OK\r\n*1\r\n$4\r\nabcd\r\n", (Violation::Bulk { limit: 3 }, 9)),
+        (Limits { elements: 3, ..all }, elements, (Violation::Elements { limit: 3 }, 11)),
+        (Limits { depth: 1, ..all }, elements, (Violation::Depth { limit: 1 }, 11)),
+        (Limits { frame: 24, ..all }, "*1\r\n$14\r\n12345678901234\r\n", (Violation::Frame { limit: 24 }, 4)),
+        (Limits { line: 1, ..all }, "*1\r\n+OK\r\n", (Violation::Line { limit: 1 }, 4)),
+        (all, "*2\r\n+OK\r\n>0\r\n", (Violation::NestedPush, 9)),
+        (all, "$04\r\nabcd\r\n", (Violation::Malformed("length"), 0)),
+        (all, "$4\r\nabcde\r\n", (Violation::BulkEnd, 8)),
+    ] {
+        assert_eq!(found(limits, stream), expected, "{stream:?}");
+        let (_, error) = decode(limits, stream.as_bytes().chunks(1));
+        assert_eq!(
+            error.map(|error| (error.violation, error.offset)),
+            Some(expected),
+            "{stream:?} byte by byte"
+        );
+    }
+}
+
 fn violation(limits: Limits, stream: &str) -> Violation {
     found(limits, stream).0
 }

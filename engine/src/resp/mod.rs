@@ -22,6 +22,7 @@ mod encode;
 mod error;
 mod reply;
 mod scan;
+mod tape;
 
 #[cfg(test)]
 mod hazards;

@@ -16,112 +16,14 @@
 
 use alloc::vec::Vec;
 
+use super::tape::{Aggregate, Span, Tape, Token};
 use super::{DecodeError, Limits, Violation};
-
-/// The smallest part of a frame with a meaning of its own. Spans are positions in the input.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Token {
-    /// The simple string `OK`.
-    Ok,
-    Simple(Span),
-    Error(Span),
-    Integer(i64),
-    Bulk(Span),
-    Null,
-    Boolean(bool),
-    Double(f64),
-    BigNumber(Span),
-    Verbatim {
-        format: [u8; 3],
-        text: Span,
-    },
-    /// The start of an aggregate of so many elements (a map's pair being two).
-    Open(Aggregate, usize),
-}
-
-impl Token {
-    fn move_front(&mut self, by: usize) {
-        match self {
-            Self::Simple(span)
-            | Self::Error(span)
-            | Self::Bulk(span)
-            | Self::BigNumber(span)
-            | Self::Verbatim { text: span, .. } => *span = span.moved(by),
-            Self::Ok
-            | Self::Integer(_)
-            | Self::Null
-            | Self::Boolean(_)
-            | Self::Double(_)
-            | Self::Open(..) => {}
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Aggregate {
-    Array,
-    Set,
-    Map,
-    Push,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
-
-impl Span {
-    const fn moved(self, by: usize) -> Self {
-        Self { start: self.start.saturating_sub(by), end: self.end.saturating_sub(by) }
-    }
-}
-
-/// What has been scanned and not been made replies of.
-#[derive(Debug, Default)]
-pub(super) struct Tape {
-    tokens: Vec<Token>,
-    /// How many of the tokens belong to complete frames.
-    complete: usize,
-}
-
-impl Tape {
-    /// Tokens of complete frames that are made replies of before the scan goes on: a buffer full of small replies must
-    /// not become a long list of tokens first.
-    const FULL: usize = 64;
-    /// Tokens kept allocated.
-    pub(super) const KEPT: usize = 1024;
-
-    #[inline]
-    const fn is_full(&self) -> bool {
-        self.complete >= Self::FULL
-    }
-
-    /// The tokens of the complete frames.
-    pub(super) fn complete(&self) -> &[Token] {
-        self.tokens.get(..self.complete).unwrap_or_default()
-    }
-
-    /// Forgets them, the `taken` first bytes of the input.
-    fn take_complete(&mut self, taken: usize) {
-        self.tokens.drain(..core::mem::take(&mut self.complete));
-        for token in &mut self.tokens {
-            token.move_front(taken);
-        }
-        self.tokens.shrink_to(Self::KEPT);
-    }
-
-    #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
-        self.tokens.capacity()
-    }
-}
 
 /// The scan of one stream: where it stands in the input.
 #[derive(Debug)]
 pub(super) struct Scan {
     limits: Limits,
-    /// A token that begins before this position may take the short cut: no limit is near.
+    /// A token that begins no further than this into its frame may take the short cut: no limit is near.
     shortcut: usize,
     /// Bytes of the stream before the input.
     offset: u64,
@@ -223,14 +125,14 @@ impl Scan {
     #[inline]
     fn put(&mut self, token: Token, tape: &mut Tape) {
         if self.attributes == 0 {
-            tape.tokens.push(token);
+            tape.push(token);
         }
         let is_last = match token {
             Token::Open(_, count) if count > 0 => false,
             _ => self.close_element(),
         };
         if is_last {
-            tape.complete = tape.tokens.len();
+            tape.end_frame();
             self.frame = self.pos;
             self.elements = 0;
         }
@@ -308,8 +210,8 @@ impl Scan {
         self.frame
     }
 
-    /// The complete frames have been taken out of the input. What was scanned of the frame
-    /// behind them moves to the front, on the tape too.
+    /// The complete frames have been taken out of the input. What was scanned of the frame behind them moves to the
+    /// front, on the tape too.
     pub(super) fn take_frames(&mut self, tape: &mut Tape) {
         let taken = core::mem::take(&mut self.frame);
         if taken > 0 {
