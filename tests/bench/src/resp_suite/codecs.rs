@@ -36,11 +36,11 @@ pub(super) fn larder(row: &Row) -> Option<Pass> {
     })
 }
 
-/// With the decoder that goes with the row's protocol version.
+/// With its decoder for RESP2, which knows nothing of RESP3.
 pub(super) fn redis_protocol(row: &Row) -> Option<Pass> {
     let mut out = BytesMut::new();
     match row.work {
-        Work::Decode { is_resp3: true, .. } => redis_protocol_3(row),
+        Work::Decode { is_resp3: true, .. } => None,
         Work::Decode { .. } => Some(decode_pass(row, |input| {
             std::iter::from_fn(|| resp2::decode::decode_bytes_mut(input).expect("well-formed")).count()
         })),

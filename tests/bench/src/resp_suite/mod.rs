@@ -59,19 +59,17 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let counts = if counter.is_some() { rows.len() + cells.len() } else { 0 };
     let mut progress = Progress::new(counts + options.rounds * cells.len());
     let mut counted = Vec::new();
-    for row in &rows {
-        let mut count = |name: &str| match &counter {
-            Some(counter) => {
+    if let Some(counter) = &counter {
+        for row in &rows {
+            progress.next(row.name, "instructions around each");
+            let around = counter.per_pass(row, instructions::NOBODY)?;
+            for (_, name, _) in cells.iter().filter(|(of, ..)| of.name == row.name) {
                 progress.next(row.name, &format!("instructions of {name}"));
-                counter.per_pass(row, name)
+                counted.push((counter.per_pass(row, name)? - around) / row.frames as f64);
             }
-            None => Ok(f64::NAN),
-        };
-        let around = count(instructions::NOBODY)?;
-        for (_, name, _) in cells.iter().filter(|(of, ..)| of.name == row.name) {
-            counted.push((count(name)? - around) / row.frames as f64);
         }
     }
+    counted.resize(cells.len(), f64::NAN);
     for _ in 0..options.rounds {
         for ((row, name, prepare), instructions) in cells.iter().zip(&counted) {
             progress.next(row.name, name);
