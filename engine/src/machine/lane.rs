@@ -115,13 +115,13 @@ impl Lane {
     /// [`Progress::Done`] is told once; an operation that is not known (any more) counts as closed.
     pub fn poll(&mut self, id: OpId, waker: &Waker) -> Poll<Progress> {
         let Some(slot) = self.slots.get_mut(id) else {
-            return Poll::Ready(Progress::Done(Outcome::closed()));
+            return Poll::Ready(Progress::Done(Outcome::closed(), self.now));
         };
         match slot.state() {
             State::Again => Poll::Ready(Progress::Again),
-            State::Done(_) => match self.slots.free(id) {
-                Some((_, State::Done(outcome))) => Poll::Ready(Progress::Done(outcome)),
-                _ => Poll::Ready(Progress::Done(Outcome::closed())),
+            State::Done(..) => match self.slots.free(id) {
+                Some((_, State::Done(outcome, at))) => Poll::Ready(Progress::Done(outcome, at)),
+                _ => Poll::Ready(Progress::Done(Outcome::closed(), self.now)),
             },
             State::Free { .. } | State::Waiting | State::InFlight { .. } | State::Delayed { .. } => {
                 slot.watch(waker);
@@ -352,7 +352,7 @@ impl Lane {
                 let Some(op) = slots.get(id).map(|slot| &slot.op) else { return };
                 budget.record_success();
                 signal_verdict(signals, op.permit, Verdict::Success, op.since(*ready_at, *now));
-                wakers.extend(slots.advance(id, State::Done(Outcome::Reply(reply))));
+                wakers.extend(slots.advance(id, State::Done(Outcome::Reply(reply), *now)));
             }
             ended => failed.push((ticket, ended)),
         });
@@ -453,7 +453,7 @@ impl Lane {
         if matches!(outcome, Outcome::Failed(Failure { cause: Cause::Closed, .. })) {
             self.stats.aborted += 1;
         }
-        self.wakers.extend(self.slots.advance(id, State::Done(outcome)));
+        self.wakers.extend(self.slots.advance(id, State::Done(outcome, self.now)));
     }
 
     /// Whether the latest dial ended with a refusal that only another configuration cures.
@@ -569,7 +569,7 @@ impl Lane {
             State::Again => self.release(op.len),
             State::InFlight { staged } if self.link.is_staged(staged) => self.link.withdraw(op.len),
             State::InFlight { .. } | State::Delayed { .. } => {}
-            State::Done(_) | State::Free { .. } => return,
+            State::Done(..) | State::Free { .. } => return,
         }
         signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned, took);
     }

@@ -549,7 +549,7 @@ fn advance(lane: &mut Lane, id: OpId, command: &Command<'_>, waker: &Waker) -> P
         match lane.poll(id, waker) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Progress::Again) => lane.resubmit(id, command),
-            Poll::Ready(Progress::Done(outcome)) => return Poll::Ready((outcome, lane.now())),
+            Poll::Ready(Progress::Done(outcome, at)) => return Poll::Ready((outcome, at)),
         }
     }
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use crate::link::Cause;
 use crate::policy::{BreakerView, Executed, Permit, Verdict};
 use crate::resp::Reply;
+use crate::time::Instant;
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +38,8 @@ pub struct Failure {
 pub enum Progress {
     /// Hand the command in (again) with [`Lane::resubmit`](super::Lane::resubmit): there is room for it, or an attempt is due.
     Again,
-    /// It is over, and forgotten by the lane.
-    Done(Outcome),
+    /// It was over at that time, which may be long before its caller looks, and is forgotten by the lane.
+    Done(Outcome, Instant),
 }
 
 /// Why an operation was not taken.

@@ -105,7 +105,8 @@ pub(crate) enum State {
     Delayed {
         until: Instant,
     },
-    Done(Outcome),
+    /// And when that was.
+    Done(Outcome, Instant),
 }
 
 const NONE: u32 = u32::MAX;
@@ -178,7 +179,7 @@ impl Slots {
 
     /// Moves an operation to where its caller has nothing to do yet: whoever waits for it goes on waiting.
     pub(crate) fn put(&mut self, id: OpId, state: State) {
-        debug_assert!(!matches!(state, State::Again | State::Done(_) | State::Free { .. }));
+        debug_assert!(!matches!(state, State::Again | State::Done(..) | State::Free { .. }));
         if let Some(slot) = self.get_mut(id) {
             slot.state = state;
         }
@@ -188,7 +189,7 @@ impl Slots {
     #[must_use = "the caller must be woken"]
     pub(crate) fn advance(&mut self, id: OpId, state: State) -> Option<Waker> {
         self.get(id)?;
-        if matches!(state, State::Done(_)) {
+        if matches!(state, State::Done(..)) {
             self.unlink(id.index);
         }
         let slot = self.get_mut(id)?;
@@ -313,9 +314,9 @@ mod tests {
                         model.push((slots.insert(op(n), State::Waiting), n));
                     }
                     (1, Some(i)) => {
-                        prop_assert!(slots.advance(model[i].0, State::Done(Outcome::closed())).is_none());
+                        prop_assert!(slots.advance(model[i].0, State::Done(Outcome::closed(), Instant::EPOCH)).is_none());
                         undone.remove(&i);
-                        prop_assert!(slots.advance(model[i].0, State::Done(Outcome::closed())).is_none());
+                        prop_assert!(slots.advance(model[i].0, State::Done(Outcome::closed(), Instant::EPOCH)).is_none());
                     }
                     (_, Some(i)) => {
                         prop_assert!(slots.free(model[i].0).is_some());

@@ -223,7 +223,7 @@ fn collect(world: &mut World, live: &mut Vec<(OpId, u8)>, ended: &mut BTreeSet<O
             match world.lane.poll(id, Waker::noop()) {
                 Poll::Pending => return true,
                 Poll::Ready(Progress::Again) => world.lane.resubmit(id, &get(&[key])),
-                Poll::Ready(Progress::Done(outcome)) => {
+                Poll::Ready(Progress::Done(outcome, _)) => {
                     assert!(ended.insert(id), "an operation ended twice");
                     match outcome {
                         Outcome::Reply(reply) if !world.insane => {

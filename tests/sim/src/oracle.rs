@@ -521,9 +521,9 @@ impl Oracle {
         let (process, op) = (self.ops[read].process, &self.ops[source]);
         let here = op.process == process && op.accepted_here().is_some();
         let Some(seen_at) = op.seen_at.filter(|_| !here) else { return };
-        // A reply may have been on its way for as long as an operation, and its caller late.
+        // A reply may have been on its way for as long as an operation.
         let setup = &self.setup;
-        let late = setup.operation_timeout + setup.timer_lateness + setup.caller_lateness;
+        let late = setup.operation_timeout + setup.timer_lateness;
         let age = now.saturating_since(seen_at);
         let holds = age <= millis(setup.max_staleness + late) + setup.clock_error();
         self.check(Rule::F4, holds, || {

@@ -160,6 +160,34 @@ fn a_mirror_grows_old_while_its_caller_looks_away() {
     }
 }
 
+/// A caller may be busy elsewhere when Redis answers: the copy is as old as the answer.
+#[test]
+fn a_mirror_is_as_old_as_the_answer_it_was_made_of() {
+    for (age, expected) in [(secs(60) - millis(1), "v"), (secs(60), "(none)")] {
+        let mut world = World::connected(|config| {
+            config.tier.as_mut().expect("on by default").max_staleness = secs(60);
+        });
+        world.server.put("k", "v");
+        let (engine, waker) = (&mut world.engine, Waker::noop());
+        let mut operation = engine.submit(b"k", Request::Get);
+        assert!(engine.poll(world.now, &mut operation, waker).is_pending());
+        world.settle();
+        world.run_for(2 * world.net.latency);
+        let answered = world.now;
+        world.run_for(secs(20));
+        // Something else happens on the lane before the caller looks.
+        assert_eq!(value(&world.ask("other", Request::Get)), Some(("(none)", false)));
+        match world.engine.poll(world.now, &mut operation, waker) {
+            Poll::Ready(answered) => assert_eq!(value(&answered), Some(("v", false))),
+            Poll::Pending => panic!("the server has answered"),
+        }
+        world.net.refuse = true;
+        world.reset();
+        world.run_until(answered.saturating_add(age));
+        assert_eq!(value(&world.ask("k", Request::Get)), Some((expected, true)), "after {age:?}");
+    }
+}
+
 #[test]
 fn a_full_tier_refuses_and_says_so() {
     let mut world = World::connected(|config| {

@@ -226,7 +226,6 @@ fn slots_follow_the_diagram() {
     let waker = Waker::noop();
     let config = || LaneConfig { max_in_flight: 1, ..LaneConfig::default() };
     let loading = || Reply::Error(ServerError::new(Bytes::from_static(b"LOADING")));
-    let done = |reply: Reply| Poll::Ready(Progress::Done(Outcome::Reply(reply)));
     let mut now = Instant::from_millis(2);
     let mut lane = ready_lane(config());
 
@@ -250,15 +249,19 @@ fn slots_follow_the_diagram() {
     assert_eq!(lane.poll(first, waker), Poll::Pending, "delayed -> waiting: there is no room");
     assert_eq!(lane.poll_transmit(&mut Vec::new()), Transmit::Ready);
     lane.handle_replies(now, &mut vec![Reply::Null]).expect("matched");
-    assert_eq!(lane.poll(second, waker), done(Reply::Null), "in flight -> done -> free");
-    assert_eq!(lane.poll(second, waker), Poll::Ready(Progress::Done(Outcome::closed())), "told once");
+    let answered = now;
+    lane.handle_timeout(now.saturating_add(millis(1))); // Done is when the answer came, not when it is looked at.
+    let done = Progress::Done(Outcome::Reply(Reply::Null), answered);
+    assert_eq!(lane.poll(second, waker), Poll::Ready(done), "in flight -> done -> free");
+    let closed = Progress::Done(Outcome::closed(), lane.now());
+    assert_eq!(lane.poll(second, waker), Poll::Ready(closed), "told once");
 
     assert_eq!(lane.poll(third, waker), Poll::Ready(Progress::Again), "it came before the retry");
     assert_eq!(lane.poll(first, waker), Poll::Pending, "whose turn it is next");
     lane.cancel(third);
     assert_eq!(lane.poll(first, waker), Poll::Ready(Progress::Again), "again -> free, and its room is free");
     lane.handle_timeout(DEADLINE);
-    let Poll::Ready(Progress::Done(Outcome::Failed(failure))) = lane.poll(first, waker) else {
+    let Poll::Ready(Progress::Done(Outcome::Failed(failure), _)) = lane.poll(first, waker) else {
         panic!("again -> done, out of time")
     };
     assert_eq!((failure.cause, failure.executed), (Cause::TimedOut, Executed::No));
@@ -297,7 +300,7 @@ fn every_state_ends_by_cancel_deadline_and_close() {
                 lane.resubmit(id, &GET); // Its caller learns at the next attempt that the lane is closed.
                 ended = lane.poll(id, waker);
             }
-            let Poll::Ready(Progress::Done(outcome)) = ended else { panic!("{state}, {end}: {ended:?}") };
+            let Poll::Ready(Progress::Done(outcome, _)) = ended else { panic!("{state}, {end}: {ended:?}") };
             let cause = match (end, state) {
                 (_, "done") if end != "cancel" => None,
                 ("deadline", "waiting" | "again") => Some(Cause::Overloaded),
