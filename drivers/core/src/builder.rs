@@ -10,7 +10,7 @@ use bytes::Bytes;
 use larder_engine::codec::Codec;
 use larder_engine::config::LaneConfig;
 use larder_engine::key::{KeyRules, check_namespace};
-use larder_engine::machine::{EngineConfig, TierConfig};
+use larder_engine::machine::{EngineConfig, Reconcile, TierConfig};
 use larder_engine::policy::BreakerConfig;
 use larder_engine::resp::Limits;
 
@@ -291,6 +291,27 @@ impl RedisBuilder {
     /// The most bytes of these copies. Default 64 MiB.
     pub fn fallback_max_bytes(mut self, bytes: u64) -> Self {
         self.tier.max_bytes = bytes;
+        self
+    }
+
+    /// What becomes of the writes accepted while Redis could not be asked, when it is back. Default
+    /// [`Reconcile::Conditional`]: a value is set if Redis still holds what this process last saw there, and deleted
+    /// otherwise.
+    pub fn reconcile(mut self, policy: Reconcile) -> Self {
+        self.tier.reconcile = policy;
+        self
+    }
+
+    /// The most keys written during an outage that are kept until Redis is back; more are refused with an error. Default
+    /// 10 000, shared out over 8 shards.
+    pub fn journal_max_entries(mut self, entries: usize) -> Self {
+        self.tier.max_local_entries = entries;
+        self
+    }
+
+    /// The most bytes of these keys, their values, and the values that Redis held before. Default 16 MiB.
+    pub fn journal_max_bytes(mut self, bytes: u64) -> Self {
+        self.tier.max_local_bytes = bytes;
         self
     }
 

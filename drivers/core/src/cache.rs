@@ -325,6 +325,7 @@ fn redis_stats(handle: &Handle, counts: &Counts) -> RedisStats {
         fallback_enabled: shared.has_fallback(),
         fallback_size,
         fallback_memory,
+        journalled: shared.journalled(),
         last_connection_error: shared.dial_error(),
     }
 }

@@ -388,8 +388,8 @@ impl Future for Set<'_> {
 pub enum SetOutcome {
     /// To where it belongs: Redis has acknowledged it, or the memory cache holds it.
     Stored,
-    /// To this process only, because Redis could not be asked. It answers reads here until Redis is back, and is then
-    /// given up: Redis's copy counts again.
+    /// To the journal of this process, because Redis could not be asked. It answers reads here until Redis is back and has
+    /// it, see [`Reconcile`](crate::Reconcile).
     StoredInFallback,
 }
 

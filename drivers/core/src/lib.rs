@@ -16,8 +16,11 @@
 //! | it stays away | after [`breaker_threshold`](RedisBuilder::breaker_threshold) failures nobody waits for it any more |
 //! | it comes back | after [`breaker_timeout`](RedisBuilder::breaker_timeout) a PING, then a few operations, then all traffic |
 //!
-//! Writes accepted during an outage answer this process until Redis is back, and are then given up: what Redis holds counts
-//! again. [`lookup`](Cache::lookup) tells where an answer came from.
+//! Writes accepted during an outage are kept in a journal in memory, which answers for their keys until Redis has them. When it
+//! is back, a value is set there if Redis still holds what this process last saw under the key, and the key is deleted otherwise, so
+//! that the next reader asks the source of truth ([`Reconcile`] has other policies). A crash of the process loses the journal. A
+//! clear during an outage is this process's alone: other keys than those it knows of stay in Redis.
+//! [`lookup`](Cache::lookup) tells where an answer came from.
 
 mod backend;
 mod builder;
@@ -46,7 +49,7 @@ pub use ttl::Ttl;
 
 pub use larder_engine::codec::{Codec, DecodeValueError, EncodeError};
 pub use larder_engine::key::{KeyError, KeyFault, KeyRules};
-pub use larder_engine::machine::{Cause, Cleared, Failure, OperationError, Source};
+pub use larder_engine::machine::{Cause, Cleared, Failure, OperationError, Reconcile, Source};
 pub use larder_engine::policy::{BreakerState, Executed, Jitter};
 pub use larder_engine::resp::{ErrorClass, Limits, ServerError};
 pub use larder_engine::store::{StoreStats, TooLarge};

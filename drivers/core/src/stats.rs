@@ -77,6 +77,8 @@ pub struct RedisStats {
     pub fallback_size: usize,
     /// The bytes of their keys and values.
     pub fallback_memory: u64,
+    /// Of these, keys whose latest write Redis has not got yet.
+    pub journalled: usize,
     /// Why the latest attempt to connect failed; `None` once one has succeeded.
     pub last_connection_error: Option<String>,
 }
@@ -120,12 +122,13 @@ impl fmt::Display for Stats {
             )?;
             writeln!(
                 f,
-                "  fallback: {} hits, {} misses, {} writes; {} entries, {} bytes",
+                "  fallback: {} hits, {} misses, {} writes; {} entries, {} bytes, {} not in Redis yet",
                 redis.fallback_hits,
                 redis.fallback_misses,
                 redis.fallback_writes,
                 redis.fallback_size,
                 redis.fallback_memory,
+                redis.journalled,
             )?;
         }
         Ok(())

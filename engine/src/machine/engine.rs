@@ -11,6 +11,7 @@ use super::operation::{
     Answer, KeyBuf, Operation, OperationError, Parts, Request, Tally, key_hash, lane_index,
 };
 use super::outcome::LaneStats;
+use super::replay::Replay;
 use super::tier::{Tier, TierConfig};
 use super::{Action, Disconnect, Fatal, Transmit};
 use crate::config::LaneConfig;
@@ -53,6 +54,8 @@ pub struct Engine {
     lanes: Vec<Lane>,
     circuit: Circuit,
     tier: Option<Tier>,
+    /// Taken out while it works.
+    replay: Option<Replay>,
     operation_timeout: Duration,
     counts: Counts,
     wakers: Vec<Waker>,
@@ -70,6 +73,7 @@ impl Engine {
             lanes: (0..config.lanes.max(1)).map(|_| Lane::new(lane.clone(), seeds.u64(..), now)).collect(),
             circuit: Circuit::new(config.breaker, seeds.u64(..)),
             tier: config.tier.map(|tier| Tier::new(tier, seeds.u64(..), now)),
+            replay: config.tier.map(|tier| Replay::new(tier.reconcile, config.lanes.max(1))),
             operation_timeout: config.operation_timeout,
             counts: Counts::default(),
             wakers: Vec::new(),
@@ -122,6 +126,7 @@ impl Engine {
     /// Takes no more operations, and closes the connections when all in flight is answered, or at `until`.
     pub fn close(&mut self, now: Instant, until: Instant) {
         self.at(now);
+        self.replay = None;
         for index in 0..self.lanes.len() {
             self.on_lane(index, |lane| lane.close(now, until));
         }
@@ -191,7 +196,13 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(Lane::poll_timeout).chain(self.circuit.poll_timeout()).min()
+        let replay = self.replay.as_ref().and_then(Replay::poll_timeout);
+        self.lanes
+            .iter()
+            .filter_map(Lane::poll_timeout)
+            .chain(self.circuit.poll_timeout())
+            .chain(replay)
+            .min()
     }
 
     /// Wakes the callers whose operations moved on: after every input.
@@ -223,6 +234,12 @@ impl Engine {
     #[must_use]
     pub fn breaker(&self) -> (BreakerState, u64) {
         (self.circuit.state(), self.circuit.trips())
+    }
+
+    /// Writes that the fallback tier accepted and Redis has not got yet.
+    #[must_use]
+    pub fn journalled(&self) -> usize {
+        self.tier.as_ref().map_or(0, Tier::journalled)
     }
 
     /// What was counted over all operations.
@@ -264,9 +281,20 @@ impl Engine {
                 lane.probe(self.now, permit);
             }
         }
-        if self.circuit.poll_recovered() {
-            self.tier.iter_mut().for_each(Tier::recovered);
+        // Its own steps end here too: then it is out, and what they bring is seen when it comes back.
+        let Some(mut replay) = self.replay.take() else { return };
+        loop {
+            let recovered = self.circuit.poll_recovered();
+            if recovered {
+                self.tier.iter_mut().for_each(Tier::recovered);
+                replay.kick();
+            }
+            replay.poll(self, Waker::noop());
+            if !recovered {
+                break;
+            }
         }
+        self.replay = Some(replay);
     }
 }
 
@@ -300,6 +328,10 @@ impl Parts for Engine {
     fn each_tier(&mut self, work: impl FnMut(&mut Tier)) -> bool {
         self.tier.iter_mut().for_each(work);
         self.tier.is_some()
+    }
+
+    fn journalled(&mut self) {
+        self.settle();
     }
 
     fn tally(&mut self, tally: Tally) {

@@ -101,7 +101,7 @@ impl Lane {
         if must_wait && self.waiters >= self.link.config().max_waiting {
             return Err(Refused::Overloaded);
         }
-        let op = Op::new(command.is_idempotent(), permit, deadline, len);
+        let op = Op::new(command, permit, deadline, len);
         let id = self.slots.insert(op, State::Waiting);
         if must_wait {
             self.wait(id);
@@ -478,6 +478,9 @@ impl Lane {
             // The server is well; it only has not got this key.
             ErrorClass::Topology => (Verdict::Abandoned, false),
             ErrorClass::Auth | ErrorClass::Unsupported => {
+                if self.slots.get(id).is_some_and(|slot| slot.op.optional) && error.code() != b"NOAUTH" {
+                    return (Verdict::Success, false);
+                }
                 if error.code() == b"NOAUTH" {
                     // A password was set since we came: only who dials again is asked for it.
                     self.link.retire(self.now, &mut |_, _| {});

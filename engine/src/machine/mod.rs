@@ -3,7 +3,8 @@
 //! ```text
 //!   caller ──► Operation / Clear ──┬──► Circuit   may it go to Redis?
 //!                                  ├──► Lane      one connection: link, slots, retries, deadlines
-//!                                  └──► Tier      what can be said without Redis
+//!                                  └──► Tier      what can be said without Redis: mirrors and journal
+//!                          Replay ────► Circuit, Lane, Tier: brings the journal to Redis
 //! ```
 //!
 //! A driver that wants a lock for each keeps them apart and implements [`Parts`]; tests and the simulator use
@@ -12,9 +13,11 @@
 mod circuit;
 mod clear;
 mod engine;
+mod journal;
 mod lane;
 mod operation;
 mod outcome;
+mod replay;
 mod slots;
 mod tier;
 
@@ -30,5 +33,6 @@ pub use operation::{
     Answer, KeyBuf, Operation, OperationError, Parts, Request, Source, Tally, key_hash, lane_index,
 };
 pub use outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
+pub use replay::Replay;
 pub use slots::OpId;
-pub use tier::{Fence, Found, Tier, TierConfig, TierFull};
+pub use tier::{Fence, Found, Reconcile, Tier, TierConfig, TierFull};

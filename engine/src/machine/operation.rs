@@ -53,6 +53,8 @@ pub trait Parts {
     fn with_tier<R>(&mut self, hash: u64, work: impl FnOnce(&mut Tier) -> R) -> Option<R>;
     /// Works on every tier shard, one after the other; `false` where there is no fallback.
     fn each_tier(&mut self, work: impl FnMut(&mut Tier)) -> bool;
+    /// Something was journalled: the [`Replay`](super::Replay) is to be polled when no lock is held.
+    fn journalled(&mut self);
     /// Counts for the statistics.
     fn tally(&mut self, tally: Tally);
 }
@@ -261,6 +263,9 @@ impl OperationError {
     }
 }
 
+/// The journal answers for the key of a request.
+struct Journalled;
+
 /// A request on its way.
 #[derive(Debug)]
 pub struct Operation {
@@ -326,10 +331,9 @@ impl Operation {
         };
         let deadline = now.saturating_add(parts.operation_timeout());
         let (key, hash, request) = (&self.key, self.hash, &self.request);
-        let fence = match request {
-            Request::Set { .. } | Request::Delete => parts.with_tier(hash, |tier| tier.begin_write(hash)),
-            Request::Get => parts.with_tier(hash, |tier| tier.fence(hash)),
-            Request::Exists | Request::Scan { .. } | Request::Unlink(_) | Request::Info => None,
+        let Ok(fence) = self.enter(parts) else {
+            parts.record(now, permit, Verdict::Abandoned);
+            return Poll::Ready(self.fall_back(parts, now, OperationError::BreakerOpen));
         };
         let command = command(key, request);
         let submitted = parts.with_lane(hash, |lane| {
@@ -347,6 +351,21 @@ impl Operation {
                 Poll::Ready(Err(refused.into()))
             }
         }
+    }
+
+    /// The fence of the key as the request begins. Or the journal answers for the key: what Redis says of it is out of date, and
+    /// what it is told would overtake what the journal brings.
+    fn enter(&self, parts: &mut impl Parts) -> Result<Option<Fence>, Journalled> {
+        if !self.request.has_fallback() {
+            return Ok(None);
+        }
+        let entered = parts.with_tier(self.hash, |tier| match self.request {
+            _ if tier.is_journalled(&self.key) => Err(Journalled),
+            Request::Set { .. } | Request::Delete => Ok(Some(tier.begin_write(self.hash))),
+            Request::Get => Ok(Some(tier.fence(self.hash))),
+            _ => Ok(None),
+        });
+        entered.unwrap_or(Ok(None))
     }
 
     fn proceed(
@@ -490,6 +509,9 @@ impl Operation {
                 })
             }
         });
+        if self.request.is_write() && matches!(answer, Some(Ok(_))) {
+            parts.journalled();
+        }
         answer.unwrap_or(Err(error))
     }
 
@@ -544,7 +566,12 @@ fn command<'a>(key: &'a KeyBuf, request: &'a Request) -> Command<'a> {
 const SCAN_COUNT: u32 = 512;
 
 /// Hands the command in as often as the lane asks for it, until it has an outcome or there is something to wait for.
-fn advance(lane: &mut Lane, id: OpId, command: &Command<'_>, waker: &Waker) -> Poll<(Outcome, Instant)> {
+pub(crate) fn advance(
+    lane: &mut Lane,
+    id: OpId,
+    command: &Command<'_>,
+    waker: &Waker,
+) -> Poll<(Outcome, Instant)> {
     loop {
         match lane.poll(id, waker) {
             Poll::Pending => return Poll::Pending,

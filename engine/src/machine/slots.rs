@@ -20,6 +20,7 @@ use core::time::Duration;
 
 use super::outcome::Outcome;
 use crate::policy::Permit;
+use crate::resp::Command;
 use crate::time::Instant;
 
 /// An operation that was submitted to a lane.
@@ -55,6 +56,8 @@ pub(crate) struct Slot {
 pub(crate) struct Op {
     /// Whether it may be sent again when nobody knows whether it was executed.
     pub(crate) idempotent: bool,
+    /// Whether a server that refuses it may be well otherwise.
+    pub(crate) optional: bool,
     pub(crate) permit: Permit,
     pub(crate) deadline: Instant,
     /// The size of its command on the wire.
@@ -69,9 +72,10 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    pub(crate) const fn new(idempotent: bool, permit: Permit, deadline: Instant, len: usize) -> Self {
+    pub(crate) const fn new(command: &Command<'_>, permit: Permit, deadline: Instant, len: usize) -> Self {
         Self {
-            idempotent,
+            idempotent: command.is_idempotent(),
+            optional: command.is_optional(),
             permit,
             deadline,
             len,
@@ -279,7 +283,7 @@ mod tests {
     fn op(deadline: u64) -> Op {
         let now = Instant::EPOCH;
         let permit = Breaker::new(BreakerConfig::default(), 0).admit(now).expect("a new breaker is closed");
-        Op::new(true, permit, Instant::from_millis(deadline), 1)
+        Op::new(&Command::Ping, permit, Instant::from_millis(deadline), 1)
     }
 
     #[test]

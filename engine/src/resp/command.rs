@@ -64,6 +64,18 @@ pub enum Command<'a> {
     Exists(Key<'a>),
     /// `UNLINK` of keys as `SCAN` returned them, namespace included. There must be at least one.
     Unlink(&'a [Bytes]),
+    /// `DEL` of keys, namespace included. There must be at least one. Nobody waits for it: where an ACL forbids it, it fails
+    /// alone.
+    DelAll(&'a [Bytes]),
+    /// `EVAL` of a script that may be run twice. Nobody waits for it: where scripts are refused, it fails alone.
+    Eval {
+        /// The script, in Lua.
+        script: &'a [u8],
+        /// Its keys, namespace included.
+        keys: &'a [Bytes],
+        /// Its other arguments.
+        args: &'a [Bytes],
+    },
     /// `SCAN`: a page of the keys that match.
     Scan {
         /// Zero to begin, then what the page before said, see [`Reply::into_scan`](super::Reply::into_scan).
@@ -143,9 +155,16 @@ impl Command<'_> {
         match self {
             Self::Get(_) | Self::Exists(_) | Self::Scan { .. } | Self::Info(_) | Self::Ping => true,
             Self::Set { .. } | Self::Del(_) | Self::Unlink(_) => true,
+            Self::DelAll(_) | Self::Eval { .. } => true,
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => true,
             Self::ClientSetName(_) | Self::ClientSetInfo { .. } => true,
         }
+    }
+
+    /// Whether a server that refuses it may be well otherwise: there is another way to the same end.
+    #[must_use]
+    pub const fn is_optional(&self) -> bool {
+        matches!(self, Self::DelAll(_) | Self::Eval { .. })
     }
 
     /// The command's name, as in Redis's documentation.
@@ -154,7 +173,8 @@ impl Command<'_> {
         match self {
             Self::Get(_) => "GET",
             Self::Set { .. } => "SET",
-            Self::Del(_) => "DEL",
+            Self::Del(_) | Self::DelAll(_) => "DEL",
+            Self::Eval { .. } => "EVAL",
             Self::Exists(_) => "EXISTS",
             Self::Unlink(_) => "UNLINK",
             Self::Scan { .. } => "SCAN",
@@ -201,6 +221,18 @@ impl Command<'_> {
                 show(Array(1 + keys.len()));
                 show(Framed(b"$6\r\nUNLINK\r\n"));
                 keys.iter().for_each(|key| show(Text(key)));
+            }
+            Self::DelAll(keys) => {
+                show(Array(1 + keys.len()));
+                show(Framed(b"$3\r\nDEL\r\n"));
+                keys.iter().for_each(|key| show(Text(key)));
+            }
+            Self::Eval { script, keys, args } => {
+                show(Array(3 + keys.len() + args.len()));
+                show(Framed(b"$4\r\nEVAL\r\n"));
+                show(Text(script));
+                show(Number(keys.len() as u64));
+                keys.iter().chain(args).for_each(|text| show(Text(text)));
             }
             Self::Scan { cursor, pattern, count } => {
                 show(Framed(b"*6\r\n$4\r\nSCAN\r\n"));
@@ -288,7 +320,9 @@ impl fmt::Debug for Command<'_> {
             Self::Set { key, value, ttl: Some(ttl) } => {
                 write!(f, " {key:?} ({} bytes) PX {}", value.len(), millis(ttl))
             }
-            Self::Unlink(keys) => write!(f, " ({} keys)", keys.len()),
+            Self::Unlink(keys) | Self::DelAll(keys) | Self::Eval { keys, .. } => {
+                write!(f, " ({} keys)", keys.len())
+            }
             Self::Scan { cursor, pattern, count } => {
                 write!(f, " {cursor} MATCH {} COUNT {count}", Escaped(pattern))
             }
@@ -373,7 +407,8 @@ mod tests {
         let auth = Some((&b"me"[..], &b"secret"[..]));
         let keys = ["a".into(), "b c".into()];
         let last_page = Command::Scan { cursor: u64::MAX, pattern: b"a b*", count: u32::MAX };
-        let table: [(Command<'_>, &[&str]); 22] = [
+        let args = ["=".into(), "".into()];
+        let table: [(Command<'_>, &[&str]); 24] = [
             (Command::Get(KEY), &["GET", "shop:cart"]),
             (Command::Get(Key { namespace: b"", key: b"cart" }), &["GET", "cart"]),
             (Command::Get(Key { namespace: b"", key: b"" }), &["GET", ""]),
@@ -383,6 +418,11 @@ mod tests {
             (Command::Del(KEY), &["DEL", "shop:cart"]),
             (Command::Exists(KEY), &["EXISTS", "shop:cart"]),
             (Command::Unlink(&keys), &["UNLINK", "a", "b c"]),
+            (Command::DelAll(&keys), &["DEL", "a", "b c"]),
+            (
+                Command::Eval { script: b"return 1", keys: &keys, args: &args },
+                &["EVAL", "return 1", "2", "a", "b c", "=", ""],
+            ),
             (
                 Command::Scan { cursor: 0, pattern: b"*", count: 0 },
                 &["SCAN", "0", "MATCH", "*", "COUNT", "0"],

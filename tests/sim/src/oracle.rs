@@ -83,14 +83,13 @@ struct Deed {
 
 #[derive(Debug, Default)]
 struct Seen {
-    connects: u64,
     state: Option<BreakerState>,
     /// When the breaker was seen to open.
     opened_at: Option<Instant>,
     /// Changes when a trial of the breaker may have begun.
     trial: u64,
-    /// When the fallback tier may have given up what it had accepted.
-    recovered: Option<Stamp>,
+    /// When a key was last replayed, or deleted, on behalf of this process.
+    replayed: BTreeMap<Vec<u8>, Stamp>,
     counts: Counts,
     closed: bool,
 }
@@ -195,12 +194,11 @@ impl Oracle {
             let got = value.escape_ascii();
             self.check(Rule::P2, holds, || format!("{at:?}: operation {id} on key {key} got {got}"));
         }
-        match (result, how) {
-            (Ok(answer), Ended::Primary) => self.is_of_redis(at, id, answer),
-            (Ok(Answer::Value(value, Source::Fallback { .. })), _) => {
-                self.is_fresh(at, id, value.as_deref());
-            }
-            _ => {}
+        if let (Ok(answer), Ended::Primary) = (result, how) {
+            self.is_of_redis(at, id, answer);
+        }
+        if let Ok(Answer::Value(value, _)) = result {
+            self.is_fresh(at, id, value.as_deref(), how);
         }
         self.end(at, id, how);
     }
@@ -219,21 +217,15 @@ impl Oracle {
     // ---- the engine ----
 
     pub(crate) fn engine_was_driven(&mut self, now: Instant, process: usize, engine: &Engine) {
-        let (connects, state) = (engine.lane_stats().connects, engine.breaker().0);
+        let state = engine.breaker().0;
         let seen = &mut self.processes[process];
         let before = seen.state.replace(state);
         let changed = before != Some(state);
-        let recovered = connects != seen.connects || (changed && state == BreakerState::Closed);
-        seen.connects = connects;
         seen.trial += u64::from(changed);
         if changed && state == BreakerState::Open {
             seen.opened_at = Some(now);
         }
         let opened_at = seen.opened_at.filter(|_| changed && before == Some(BreakerState::Open));
-        if recovered {
-            let stamp = self.stamp();
-            self.processes[process].recovered = Some(stamp);
-        }
         if let Some(opened_at) = opened_at {
             let open = now.saturating_since(opened_at) + self.setup.clock_error();
             let least = millis(self.setup.open_for) * 85 / 100;
@@ -330,7 +322,13 @@ impl Oracle {
                 let all = keys.iter().all(|key| key.starts_with(b"a:"));
                 return self.check(Rule::F5, all, || format!("{now:?}: process {process}: {did}"));
             }
-            Did::Set { value, .. } => {
+            Did::Replayed { key, .. } | Did::Delete { key, .. } => {
+                self.processes[process].replayed.insert(key.clone(), at);
+            }
+            _ => {}
+        }
+        match &did {
+            Did::Set { value, .. } | Did::Replayed { value: Some(value), .. } => {
                 if let Some(id) = self.set_of(value) {
                     self.ops[id].executed = Some(at);
                     self.ops[id].seen_at = Some(now);
@@ -342,7 +340,7 @@ impl Oracle {
                     self.ops[id].read = Some(at);
                 }
             }
-            Did::Get { .. } | Did::Delete { .. } | Did::Exists { .. } => {}
+            _ => {}
         }
         self.deeds.push(Deed { process, at, did, used: false });
     }
@@ -407,11 +405,12 @@ impl Oracle {
         self.check(Rule::P1, holds, || format!("{at:?}: operation {id} got {answer:?}"));
     }
 
-    /// The rules for a value of the fallback tier, or none.
-    fn is_fresh(&mut self, now: Instant, id: usize, value: Option<&[u8]>) {
+    /// The rules for a value, or none, whoever had it.
+    fn is_fresh(&mut self, now: Instant, id: usize, value: Option<&[u8]>, from: Ended) {
         let (process, key, begun) = (self.ops[id].process, self.ops[id].key, self.ops[id].begun);
         let source = value.and_then(|value| self.set_of(value));
-        if let Some(source) = source {
+        let copy = source.filter(|_| from == Ended::Fallback);
+        if let Some(source) = copy {
             self.is_young(now, id, source);
         }
         let accepted: Vec<usize> = (0..self.ops.len())
@@ -424,7 +423,7 @@ impl Oracle {
         for &write in &accepted {
             self.is_not_overwritten(now, id, source, write);
         }
-        if let Some(source) = source {
+        if let Some(source) = copy {
             self.is_not_given_up(now, id, source);
         }
         let kept = |&&write: &&usize| self.ops[write].accepted_here();
@@ -437,7 +436,7 @@ impl Oracle {
     fn is_not_overwritten(&mut self, now: Instant, read: usize, source: Option<usize>, write: usize) {
         let Some(source) = source.filter(|&source| source != write) else { return };
         let (process, write_begun) = (self.ops[write].process, self.ops[write].begun);
-        if self.is_excused(process, write) {
+        if self.is_excused(write) {
             return;
         }
         let source_op = &self.ops[source];
@@ -468,32 +467,22 @@ impl Oracle {
             self.ops.iter().enumerate().filter(given_up).map(|(write, _)| write).collect();
         for write in writes {
             let write_begun = self.ops[write].begun;
-            let holds = self.is_excused(process, write) || made.is_none_or(|made| made > write_begun);
+            let holds = self.is_excused(write) || made.is_none_or(|made| made > write_begun);
             self.check(Rule::F2, holds, || {
                 format!("{now:?}: operation {read} got the value of {source}, which {write} had replaced")
             });
         }
     }
 
-    /// Whether today's engine may forget about a write: Redis has, or it was only accepted here and Redis was heard of
-    /// since.
-    fn is_excused(&self, process: usize, write: usize) -> bool {
+    /// Whether Redis itself may have forgotten about a write.
+    fn is_excused(&self, write: usize) -> bool {
         let op = &self.ops[write];
         let rolled_back = self.rolled_back.get(&key_name(op.key)).copied().max(self.all_rolled_back);
-        if rolled_back.is_some_and(|at| at > op.begun) {
-            return true;
-        }
-        let Some((at, _, Ended::Fallback)) = op.ended else { return false };
-        self.processes[process].recovered.is_some_and(|recovered| recovered > at)
-            || self.ops.iter().any(|other| {
-                // An answer to what began before is older than the write, and must not count.
-                let heard = other.begun > at && matches!(other.ended, Some((.., Ended::Primary)));
-                heard && other.process == process && other.key == op.key && other.what != What::Clear
-            })
+        rolled_back.is_some_and(|at| at > op.begun)
     }
 
-    /// F3: `write` is the latest that the fallback tier accepted before `read` began. If nothing has happened since, it
-    /// is what is read.
+    /// F3: `write` is the latest that the fallback tier accepted before `read` began. Until it is replayed, it is what is
+    /// read.
     fn is_kept(&mut self, now: Instant, read: usize, source: Option<usize>, write: usize) {
         let op = &self.ops[write];
         let Some((accepted, accepted_at, Ended::Fallback)) = op.ended else { return };
@@ -505,7 +494,8 @@ impl Oracle {
             let replaces = other.is_write() && other.key == op.key && other.accepted_here() > Some(accepted);
             other.process == process && (clears || replaces)
         };
-        if is_expired || self.is_excused(process, write) || self.ops.iter().any(disturbs) {
+        let replayed = self.processes[process].replayed.get(&key_name(op.key)).copied();
+        if is_expired || replayed > Some(accepted) || self.ops.iter().any(disturbs) {
             return;
         }
         let expected = (op.what == What::Set).then_some(write);

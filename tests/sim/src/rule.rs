@@ -52,9 +52,9 @@ rules! {
     T1, true, "a timer that was handled lies in the future";
     A1, false, "with a fallback tier no outage reaches a caller, but that the tier is full";
     M1, false, "the counters say what the callers saw";
-    F1, false, "the fallback tier answers with no value that was overwritten before the read began";
+    F1, false, "no read is answered with a value that was overwritten before it began";
     F2, false, "nor with a copy from before a write that was given up and took place";
-    F3, false, "a write that the fallback tier accepted is answered until Redis is back";
+    F3, false, "a write that the fallback tier accepted is answered until Redis has it";
     F4, false, "no copy is served that is older than the configuration allows";
     F5, false, "a clear removes keys of its namespace only";
 }

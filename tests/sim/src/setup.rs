@@ -268,7 +268,9 @@ impl Setup {
         let redials = 2 * (millis(self.reconnect_cap) + millis(self.connect_timeout));
         let opens = millis(self.open_for.max(self.open_for_cap)) * 115 / 100;
         let closes = 2 * millis(self.half_open_timeout);
-        redials + opens + closes + millis(self.operation_timeout) + self.slack()
+        // The longest wait between two replays, and a failure on the way.
+        let replays = 2 * (Duration::from_secs(10) + millis(self.operation_timeout));
+        redials + opens + closes + replays + millis(self.operation_timeout) + self.slack()
     }
 
     fn slack(&self) -> Duration {

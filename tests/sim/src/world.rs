@@ -129,7 +129,9 @@ impl World {
         let lanes = self.outside.setup.lanes as usize;
         self.callers.is_empty()
             && self.processes.iter().all(|Process { engine, .. }| {
-                engine.breaker().0 == BreakerState::Closed && (0..lanes).all(|lane| engine.is_ready(lane))
+                engine.breaker().0 == BreakerState::Closed
+                    && engine.journalled() == 0
+                    && (0..lanes).all(|lane| engine.is_ready(lane))
             })
     }
 
@@ -138,7 +140,7 @@ impl World {
         let lanes = 0..self.outside.setup.lanes as usize;
         let engine = |Process { engine, .. }: &Process| {
             let ready: Vec<bool> = lanes.clone().map(|lane| engine.is_ready(lane)).collect();
-            format!("{:?} {ready:?}", engine.breaker().0)
+            format!("{:?} {ready:?} {} journalled", engine.breaker().0, engine.journalled())
         };
         let engines: Vec<String> = self.processes.iter().map(engine).collect();
         format!("operations {waiting:?} wait; engines: {engines:?}")

@@ -1,5 +1,6 @@
-//! A cache on Redis: what is shared, the task of each lane, and the handle that ends them.
+//! A cache on Redis: what is shared, the task of each lane, that of the journal, and the handle that ends them.
 
+mod replay;
 mod shared;
 mod task;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::time::Duration;
 use larder_engine::machine::{DialError, EngineConfig};
 use larder_engine::resp::Limits;
 
+use replay::ReplayTask;
 pub(crate) use shared::Shared;
 use task::LaneTask;
 
@@ -34,7 +36,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Builds the lanes and spawns a task for each; nothing waits for a connection.
+    /// Builds the lanes and spawns a task for each, and for the journal; nothing waits for a connection.
     pub(crate) fn start<R: Runtime>(
         config: &EngineConfig,
         limits: Limits,
@@ -49,6 +51,9 @@ impl Handle {
         let shared = Arc::new(Shared::new(config, endpoint, clock, random_seed));
         for index in 0..shared.lanes() {
             runtime.spawn(LaneTask::new(Arc::clone(&shared), Arc::clone(&runtime), index, limits));
+        }
+        if let Some(tier) = config.tier {
+            runtime.spawn(ReplayTask::new(Arc::clone(&shared), &*runtime, tier.reconcile));
         }
         Self { shared, operation_timeout: config.operation_timeout }
     }

@@ -33,12 +33,28 @@ pub(crate) struct Shared {
     /// The circuit at a glance: an open breaker costs callers no lock, a closed one neither.
     view: AtomicU32,
     tiers: Option<Box<[Mutex<Tier>]>>,
+    journal: Mutex<JournalWatch>,
     operation_timeout: Duration,
     counters: Counters,
     /// What the socket said when the latest dial failed.
     dial_error: Mutex<Option<String>>,
     /// Who waits for a connection to be made or closed.
     watchers: Mutex<Vec<Waker>>,
+}
+
+/// What the task that replays the journal waits for.
+#[derive(Debug, Default)]
+struct JournalWatch {
+    task: Option<Waker>,
+    news: JournalNews,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JournalNews {
+    /// Redis is back since this was asked last.
+    pub(crate) recovered: bool,
+    /// The cache is closed.
+    pub(crate) closed: bool,
 }
 
 /// A lane with the waker of its task, while that waits for something to do.
@@ -75,6 +91,7 @@ impl Shared {
             circuit: Mutex::new(circuit),
             tiers: tier
                 .map(|tier| (0..TIER_SHARDS).map(|_| Mutex::new(Tier::new(tier, seed(), now))).collect()),
+            journal: Mutex::new(JournalWatch::default()),
             operation_timeout: config.operation_timeout,
             counters: Counters::default(),
             dial_error: Mutex::new(None),
@@ -149,6 +166,7 @@ impl Shared {
     pub(crate) fn follow_up(&self, index: usize, aftermath: Aftermath) {
         if aftermath.recovered {
             self.tiers.iter().flatten().for_each(|tier| lock(tier).recovered());
+            self.tell_journal(|news| news.recovered = true);
         }
         if aftermath.changed && index != 0 {
             // The first lane's task keeps the circuit's time.
@@ -192,9 +210,31 @@ impl Shared {
         sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
     }
 
+    /// Leaves the waker of the task that replays the journal, and says what is new to it.
+    pub(crate) fn watch_journal(&self, waker: &Waker) -> JournalNews {
+        let mut journal = lock(&self.journal);
+        journal.task = Some(waker.clone());
+        let news = journal.news;
+        journal.news.recovered = false;
+        news
+    }
+
+    fn tell_journal(&self, tell: impl FnOnce(&mut JournalNews)) {
+        let mut journal = lock(&self.journal);
+        tell(&mut journal.news);
+        let task = journal.task.take();
+        drop(journal);
+        task.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn journalled(&self) -> usize {
+        self.tiers.iter().flatten().map(|tier| lock(tier).journalled()).sum()
+    }
+
     /// Takes nothing more, and lets the lanes close when all is answered, or at `until`.
     pub(crate) fn close(&self, until: Instant) {
         let now = self.clock.now();
+        self.tell_journal(|news| news.closed = true);
         for index in 0..self.lanes() {
             self.on_lane(index, |cell| cell.lane.close(now, until));
         }
@@ -277,6 +317,10 @@ impl Parts for &Shared {
     fn each_tier(&mut self, mut work: impl FnMut(&mut Tier)) -> bool {
         self.tiers.iter().flatten().for_each(|tier| work(&mut lock(tier)));
         self.has_fallback()
+    }
+
+    fn journalled(&mut self) {
+        self.tell_journal(|_| {});
     }
 
     fn tally(&mut self, tally: Tally) {

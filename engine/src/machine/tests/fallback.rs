@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::kit::{Id, World};
 use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
 use crate::link::Cause;
-use crate::machine::{Answer, Cleared, Failure, OperationError, Request, Source};
+use crate::machine::{Answer, Cleared, Failure, OperationError, Reconcile, Request, Source};
 use crate::policy::{BreakerState, Executed, Jitter};
 
 /// Takes the server away and waits for the breaker to open.
@@ -114,8 +114,10 @@ fn a_lost_write_that_is_then_overload_leaves_no_mirror() {
 
 /// What was written here in one outage is not what answers in the next.
 #[test]
-fn locals_end_with_their_outage() {
-    let mut world = World::connected(|_| {});
+fn discarded_writes_end_with_their_outage() {
+    let mut world = World::connected(|config| {
+        config.tier.as_mut().expect("on by default").reconcile = Reconcile::Discard;
+    });
     take_away(&mut world);
     world.ask("k", Request::Set { value: "local".into(), ttl: None }).expect("the tier accepts it");
     world.net.refuse = false;
@@ -329,8 +331,11 @@ fn a_lost_write_that_is_then_refused_leaves_no_mirror() {
 
 /// An outage that is over before the breaker opens is one all the same.
 #[test]
-fn locals_of_a_short_outage_do_not_outlive_it() {
-    let mut world = World::connected(|config| config.breaker.failure_threshold = 1_000);
+fn discarded_writes_of_a_short_outage_do_not_outlive_it() {
+    let mut world = World::connected(|config| {
+        config.breaker.failure_threshold = 1_000;
+        config.tier.as_mut().expect("on by default").reconcile = Reconcile::Discard;
+    });
     world.net.refuse = true;
     world.reset();
     world.run_for(secs(5));

@@ -3,6 +3,7 @@
 mod breaker;
 mod contract;
 mod fallback;
+mod journal;
 mod kit;
 mod outage;
 mod property;

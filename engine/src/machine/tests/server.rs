@@ -113,8 +113,35 @@ impl Server {
             }
             ("EXISTS", [key]) => format!(":{}\r\n", u8::from(self.data.contains_key(&key[..]))).into_bytes(),
             ("SCAN", [cursor, _, pattern, ..]) => self.scan(number(cursor), pattern),
+            ("EVAL", [_, count, rest @ ..]) => self.replay(now, number(count) as usize, rest),
             other => panic!("the model does not know {other:?}"),
         }
+    }
+
+    /// What the script of the journal does; `tests/tests/journal.rs` runs the script itself.
+    fn replay(&mut self, now: Instant, count: usize, words: &[Bytes]) -> Vec<u8> {
+        let (keys, args) = words.split_at(count);
+        let mut out = format!("*{count}\r\n").into_bytes();
+        for (key, args) in keys.iter().zip(args.chunks(4)) {
+            let [mode, seen, value, ttl] = args else { panic!("four for each key: {args:?}") };
+            let held = self.data.get(&key[..]).map(|(held, _)| held);
+            let take = match &mode[..] {
+                b"!" => true,
+                b"=" => held == Some(seen) || held == Some(value),
+                b"-" => held.is_none() || held == Some(value),
+                _ => false,
+            };
+            let deadline = match &ttl[..] {
+                b"" => Instant::NEVER,
+                ttl => now.saturating_add(core::time::Duration::from_millis(number(ttl))),
+            };
+            match take {
+                true => drop(self.data.insert(key.to_vec(), (value.clone(), deadline))),
+                false => drop(self.data.remove(&key[..])),
+            }
+            out.extend(format!(":{}\r\n", u8::from(take)).into_bytes());
+        }
+        out
     }
 
     fn let_in(&self, session: &mut Session, name: &str, words: &[Bytes]) -> Vec<u8> {

@@ -82,7 +82,13 @@ impl Data {
                 wire::integer(out, i64::from(existed));
                 did.push(Did::Delete { key: key.clone(), existed });
             }
-            (b"DEL" | b"UNLINK", keys) => {
+            (b"DEL", keys) => {
+                let removed = keys.iter().filter(|key| self.put(now, key, None)).count();
+                wire::integer(out, removed as i64);
+                did.extend(keys.iter().map(|key| Did::Replayed { key: key.clone(), value: None }));
+            }
+            (b"EVAL", [_, count, rest @ ..]) => self.replay(now, number(count) as usize, rest, out, did),
+            (b"UNLINK", keys) => {
                 let removed = keys.iter().filter(|key| self.put(now, key, None)).count();
                 wire::integer(out, removed as i64);
                 did.push(Did::Unlink { keys: keys.to_vec() });
@@ -95,6 +101,37 @@ impl Data {
             (b"PTTL", [key]) => wire::integer(out, self.ttl(now, key)),
             (b"SCAN", [cursor, _, pattern, ..]) => self.scan(now, number(cursor), pattern, page, out),
             _ => wire::error(out, b"ERR unknown command"),
+        }
+    }
+
+    /// What the script of the journal does; `tests/tests/journal.rs` asks a server to run it.
+    fn replay(
+        &mut self,
+        now: Instant,
+        count: usize,
+        words: &[Vec<u8>],
+        out: &mut Vec<u8>,
+        did: &mut Vec<Did>,
+    ) {
+        let (keys, args) = words.split_at(count.min(words.len()));
+        wire::array(out, keys.len());
+        for (key, args) in keys.iter().zip(args.chunks(4)) {
+            let [mode, seen, value, ttl] = args else { return };
+            let held = self.get(now, key).map(|entry| &entry.value);
+            let take = match &mode[..] {
+                b"!" => true,
+                b"=" => held == Some(seen) || held == Some(value),
+                b"-" => held.is_none_or(|held| held == value),
+                _ => false,
+            };
+            let expires = match &ttl[..] {
+                b"" => Instant::NEVER,
+                ttl => now.saturating_add(Duration::from_millis(number(ttl).max(1))),
+            };
+            let value = take.then(|| value.clone());
+            self.put(now, key, value.clone().map(|value| Entry { value, expires }));
+            wire::integer(out, i64::from(take));
+            did.push(Did::Replayed { key: key.clone(), value });
         }
     }
 
@@ -192,6 +229,15 @@ mod tests {
             (10, "PTTL k", ":-1"),
             (10, "EXISTS k", ":1"),
             (10, "UNLINK k j", ":1"),
+            (10, "SET k w", "+OK"),
+            (10, "DEL k j", ":1"),
+            (10, "EVAL s 2 k j - _ v 10 = _ v 10", "*2 :1 :0"),
+            (10, "EVAL s 1 k = w v 10", "*1 :1"),
+            (10, "EVAL s 1 k = v u 10", "*1 :1"),
+            (10, "EVAL s 1 k - _ w 10", "*1 :0"),
+            (10, "EVAL s 1 k ! _ w 10", "*1 :1"),
+            (10, "PTTL k", ":10"),
+            (10, "EVAL s 1 k x _ _ 10", "*1 :0"),
             (10, "EXISTS k", ":0"),
             (10, "NONSENSE", "-ERR unknown command"),
         ] {

@@ -135,6 +135,11 @@ pub(crate) enum Did {
     Unlink {
         keys: Vec<Vec<u8>>,
     },
+    /// A journal was replayed: the key has this value now, or none.
+    Replayed {
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
     /// A SET arrived; it may be refused.
     SetArrived {
         value: Vec<u8>,
@@ -158,6 +163,10 @@ impl fmt::Display for Did {
             Self::Unlink { keys } => {
                 f.write_str("UNLINK")?;
                 keys.iter().try_for_each(|key| write!(f, " {}", key.escape_ascii()))
+            }
+            Self::Replayed { key, value } => {
+                let value = value.as_deref().unwrap_or(b"(none)");
+                write!(f, "a replay leaves {} at {}", key.escape_ascii(), value.escape_ascii())
             }
             Self::SetArrived { value } => write!(f, "a SET to {} arrives", value.escape_ascii()),
             Self::TooEarly => f.write_str("a command before the reply to HELLO was read"),
@@ -391,7 +400,7 @@ impl Server {
         if is_handshake(&words) {
             return out.extend_from_slice(b"+OK\r\n");
         }
-        let writes = matches!(&name[..], b"SET" | b"DEL" | b"UNLINK");
+        let writes = matches!(&name[..], b"SET" | b"DEL" | b"UNLINK" | b"EVAL");
         if !session.authenticated {
             return wire::error(out, b"NOAUTH Authentication required.");
         }

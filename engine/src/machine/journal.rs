@@ -1,0 +1,243 @@
+//! The journal of one shard of the fallback tier: what was accepted while Redis could not be asked, until Redis has it.
+//!
+//! ```text
+//!                    record()                 take()                   settle(), written meanwhile
+//!   (not there) ----------------> queued ----------------> replaying ------------------------------> queued
+//!        ^                          ^  |                     |   |
+//!        |                          +--+ record(): replaced  |   | put_back(): Redis failed again
+//!        |                                                   |   +-----------------------------> queued
+//!        +---------------------------------------------------+
+//!                     settle(): Redis has it
+//! ```
+//!
+//! A key has one entry: the latest write of it. As long as it is there it answers for the key, and every new write goes into
+//! it. So nobody but the [`Replay`](super::Replay) writes the key to Redis, and nothing can overtake anything.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use foldhash::quality::SeedableRandomState;
+
+use crate::store::{Store, StoreConfig};
+use crate::time::Instant;
+
+/// What was accepted for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A value, until its deadline; from then on it is a delete.
+    Set(Bytes, Instant),
+    Delete,
+}
+
+impl Change {
+    pub(crate) fn value(&self, now: Instant) -> Option<&Bytes> {
+        match self {
+            Self::Set(value, deadline) => (now < *deadline).then_some(value),
+            Self::Delete => None,
+        }
+    }
+}
+
+/// What Redis was last known to hold under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Never,
+    Absent,
+    Value(Bytes),
+}
+
+impl Seen {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Value(value) => value.len(),
+            Self::Never | Self::Absent => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    change: Change,
+    seen: Seen,
+    since: Instant,
+    /// Tells this change of the key from others.
+    serial: u64,
+    /// Whether Redis is being asked to take an entry of this key, this one or the one before.
+    replaying: bool,
+}
+
+/// An entry on its way to Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) key: Bytes,
+    pub(crate) change: Change,
+    pub(crate) seen: Seen,
+    serial: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    /// Bounded by who writes, not by the store: nothing here may be evicted, and nothing expires.
+    entries: Store<Bytes, Entry>,
+    /// The keys that are not being replayed, each once, in the order of their turns.
+    queue: VecDeque<Bytes>,
+    /// Changes recorded so far.
+    serial: u64,
+    /// Of the store, which has no use for the time here.
+    now: Instant,
+}
+
+impl Journal {
+    pub(crate) fn new(hasher: SeedableRandomState, now: Instant) -> Self {
+        let unbounded = StoreConfig { max_entries: usize::MAX, ..StoreConfig::default() };
+        Self { entries: Store::new(unbounded, hasher, now), queue: VecDeque::new(), serial: 0, now }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.entries.bytes()
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        !self.entries.is_empty() && self.entries.contains(self.now, key)
+    }
+
+    /// What was accepted last for a key, and when.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<(&Change, Instant)> {
+        self.entries.peek(self.now, key).map(|entry| (&entry.change, entry.since))
+    }
+
+    /// What an entry for this would add to [`Journal::len`] and [`Journal::bytes`], and what it would replace.
+    pub(crate) fn size_with(&self, key: &[u8], change: &Change, seen: &Seen) -> (usize, u64) {
+        match self.entries.peek(self.now, key) {
+            Some(old) => {
+                let rest = self.bytes() - weight(key, &old.change, &old.seen);
+                (self.len(), rest.saturating_add(weight(key, change, &old.seen)))
+            }
+            None => (self.len() + 1, self.bytes().saturating_add(weight(key, change, seen))),
+        }
+    }
+
+    /// Accepts a change. What Redis holds is only news where the key has no entry yet.
+    pub(crate) fn record(&mut self, now: Instant, key: &[u8], change: Change, seen: Seen) {
+        let old = self.entries.remove(self.now, key);
+        let (seen, replaying) = match old {
+            Some(old) => (old.seen, old.replaying),
+            None => {
+                self.queue.push_back(Bytes::copy_from_slice(key));
+                (seen, false)
+            }
+        };
+        self.serial += 1;
+        let entry = Entry { change, seen, since: now, serial: self.serial, replaying };
+        self.insert(Bytes::copy_from_slice(key), entry);
+    }
+
+    /// Redis was heard to hold something for a key, because of a write that began before the entry.
+    pub(crate) fn saw(&mut self, key: &[u8], seen: Seen) {
+        if let Some(entry) = self.entries.remove(self.now, key) {
+            self.insert(Bytes::copy_from_slice(key), Entry { seen, ..entry });
+        }
+    }
+
+    /// Takes entries for a replay whose keys `fit`, at most so many and so many bytes, but one at least.
+    pub(crate) fn take(
+        &mut self,
+        most: usize,
+        most_bytes: u64,
+        mut fits: impl FnMut(&[u8]) -> bool,
+    ) -> Vec<Item> {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for _ in 0..self.queue.len() {
+            let Some(key) = self.queue.pop_front() else { break };
+            let Some(entry) = self.entries.peek_mut(self.now, &key) else { continue };
+            bytes += weight(&key, &entry.change, &entry.seen);
+            if !items.is_empty() && bytes > most_bytes {
+                self.queue.push_front(key);
+                break;
+            }
+            if !fits(&key) {
+                self.queue.push_back(key);
+                continue;
+            }
+            entry.replaying = true;
+            let (change, seen, serial) = (entry.change.clone(), entry.seen.clone(), entry.serial);
+            items.push(Item { key, change, seen, serial });
+            if items.len() == most {
+                break;
+            }
+        }
+        items
+    }
+
+    /// Redis has taken an item, and holds `now_seen` since. The answer is whether the entry is gone: nothing was written
+    /// meanwhile.
+    pub(crate) fn settle(&mut self, item: &Item, now_seen: Seen) -> bool {
+        let Some(entry) = self.entries.remove(self.now, &item.key) else { return false };
+        if entry.serial == item.serial {
+            return true;
+        }
+        self.queue.push_back(item.key.clone());
+        self.insert(item.key.clone(), Entry { seen: now_seen, replaying: false, ..entry });
+        false
+    }
+
+    /// An item was not taken, as far as is known: its turn comes again.
+    pub(crate) fn put_back(&mut self, item: &Item) {
+        if let Some(entry) = self.entries.peek_mut(self.now, &item.key) {
+            if core::mem::replace(&mut entry.replaying, false) {
+                self.queue.push_back(item.key.clone());
+            }
+        }
+    }
+
+    /// Gives up the entry of a key.
+    pub(crate) fn forget(&mut self, key: &[u8]) {
+        if self.entries.remove(self.now, key).is_some() {
+            self.queue.retain(|queued| queued != key);
+        }
+    }
+
+    /// Gives up everything.
+    pub(crate) fn discard(&mut self) {
+        self.entries.clear();
+        self.queue.clear();
+    }
+
+    /// Whether an entry waits for its turn.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Turns every set whose key begins with `prefix` into a delete, and says how many had a value.
+    pub(crate) fn clear(&mut self, now: Instant, prefix: &[u8]) -> usize {
+        let keys: Vec<Bytes> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.key.starts_with(prefix) && entry.value.change.value(now).is_some())
+            .map(|entry| entry.key.clone())
+            .collect();
+        for key in &keys {
+            self.record(now, key, Change::Delete, Seen::Never);
+        }
+        keys.len()
+    }
+
+    fn insert(&mut self, key: Bytes, entry: Entry) {
+        let weight = weight(&key, &entry.change, &entry.seen);
+        let stored = self.entries.insert(self.now, key, entry, weight, Instant::NEVER);
+        debug_assert!(stored.is_ok(), "the store has no bound");
+    }
+}
+
+fn weight(key: &[u8], change: &Change, seen: &Seen) -> u64 {
+    let value = match change {
+        Change::Set(value, _) => value.len(),
+        Change::Delete => 0,
+    };
+    (key.len() + value + seen.weight()) as u64
+}

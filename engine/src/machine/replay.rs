@@ -1,0 +1,321 @@
+//! Brings the journal to Redis: whenever there is something in it and the breaker admits.
+//!
+//! ```text
+//!                   something is journalled, and due                 Redis has it: the next after a pause
+//!   Idle -----------------------------------------> Asked ------------------------------------------> Idle
+//!    ^                                              |   ^
+//!    |  Redis could not: later, and ever later      |   | scripts refused, or no room for values:
+//!    +----------------------------------------------+   | asked to delete instead
+//!                                                   +---+
+//! ```
+//!
+//! One command is under way at a time, for a chunk of keys of one lane. It may be sent twice, and the server may die before,
+//! in the middle of or after it: what is not known to be taken stays in the journal and comes again. A success lets the next
+//! chunk go after a short pause, so that a recovery does not bury a server that has just come back; failures wait from 100 ms up
+//! to 10 s, unless [`Replay::kick`] says that Redis is back.
+
+use alloc::vec::Vec;
+use core::task::{Poll, Waker};
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::journal::{Change, Item, Seen};
+use super::operation::{Parts, advance, key_hash};
+use super::outcome::{Outcome, Refused};
+use super::slots::OpId;
+use super::tier::Reconcile;
+use crate::policy::{Permit, Verdict};
+use crate::resp::{Command, ErrorClass, Reply};
+use crate::time::Instant;
+
+/// The most entries that travel together, and the most bytes.
+const CHUNK: usize = 64;
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Between a success and the next chunk.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The wait after a first failure, and the longest.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// For each key: set it if the server holds what was seen (`=`), nothing (`-`), or whatever it holds (`!`), and delete it
+/// otherwise. A value that is there already may be our own, set by a script whose answer was lost.
+const SCRIPT: &[u8] = b"\
+local done = {}
+for i, key in ipairs(KEYS) do
+  local mode, seen, value, ttl = ARGV[4*i-3], ARGV[4*i-2], ARGV[4*i-1], ARGV[4*i]
+  local take = mode == '!'
+  if mode == '=' or mode == '-' then
+    local held = redis.pcall('GET', key)
+    take = held == value or (mode == '=' and held == seen) or (mode == '-' and held == false)
+  end
+  if not take then redis.call('DEL', key)
+  elseif ttl == '' then redis.call('SET', key, value)
+  else redis.call('SET', key, value, 'PX', ttl) end
+  done[i] = take and 1 or 0
+end
+return done";
+
+/// Replays the journal of all shards; one for each cache. Poll it when something was journalled, when the breaker has
+/// changed, when its waker was woken and when [`Replay::poll_timeout`] says.
+#[derive(Debug)]
+pub struct Replay {
+    reconcile: Reconcile,
+    lanes: usize,
+    asked: Option<(OpId, Chunk)>,
+    not_before: Instant,
+    failures: u32,
+    /// The most entries of the next chunk.
+    most: usize,
+    /// The server runs scripts for us, as far as is known.
+    scripts: bool,
+    /// Whether there was something left to do.
+    has_work: bool,
+    /// The lanes are closed: what is left is left.
+    closed: bool,
+}
+
+/// What travels together.
+#[derive(Debug)]
+struct Chunk {
+    /// The hash of its first key: all are of the same lane.
+    hash: u64,
+    items: Vec<Item>,
+    keys: Vec<Bytes>,
+    /// Of the script; `None` where the keys are to be deleted.
+    args: Option<Vec<Bytes>>,
+}
+
+impl Chunk {
+    fn command(&self) -> Command<'_> {
+        match &self.args {
+            Some(args) => Command::Eval { script: SCRIPT, keys: &self.keys, args },
+            None => Command::DelAll(&self.keys),
+        }
+    }
+}
+
+impl Replay {
+    /// With nothing to do.
+    #[must_use]
+    pub const fn new(reconcile: Reconcile, lanes: usize) -> Self {
+        Self {
+            reconcile,
+            lanes,
+            asked: None,
+            not_before: Instant::EPOCH,
+            failures: 0,
+            most: CHUNK,
+            scripts: true,
+            has_work: false,
+            closed: false,
+        }
+    }
+
+    /// Redis is back: what failed before is tried at once, scripts too.
+    pub const fn kick(&mut self) {
+        self.not_before = Instant::EPOCH;
+        self.failures = 0;
+        self.most = CHUNK;
+        self.scripts = true;
+    }
+
+    /// Goes as far as it can.
+    pub fn poll(&mut self, parts: &mut impl Parts, waker: &Waker) {
+        loop {
+            if let Some((id, chunk)) = &self.asked {
+                let (id, command) = (*id, chunk.command());
+                match parts.with_lane(chunk.hash, |lane| advance(lane, id, &command, waker)) {
+                    Some(Poll::Pending) => return,
+                    Some(Poll::Ready((outcome, at))) => self.conclude(parts, &outcome, at),
+                    None => return self.asked = None,
+                }
+            } else if !self.begin(parts) {
+                return;
+            }
+        }
+    }
+
+    /// When to poll again at the latest; `None` while there is nothing to wait for but wakers.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (self.has_work && self.asked.is_none() && !self.closed).then_some(self.not_before)
+    }
+
+    fn begin(&mut self, parts: &mut impl Parts) -> bool {
+        let now = parts.now();
+        let mut has_work = false;
+        parts.each_tier(|tier| has_work |= tier.has_work());
+        self.has_work = has_work;
+        if !has_work || self.closed || now < self.not_before {
+            return false;
+        }
+        let Some(permit) = parts.admit(now) else {
+            self.wait(now);
+            return false;
+        };
+        let items = self.take(parts);
+        if items.is_empty() {
+            parts.record(now, permit, Verdict::Abandoned);
+            self.has_work = false;
+            return false;
+        }
+        let args = self.wants_script().then(|| self.args(&items, now));
+        self.ask(parts, now, permit, items, args)
+    }
+
+    fn take(&self, parts: &mut impl Parts) -> Vec<Item> {
+        let (mut items, mut lane) = (Vec::new(), None);
+        let (lanes, most) = (self.lanes, self.most);
+        parts.each_tier(|tier| {
+            if items.is_empty() {
+                items = tier.take(most, CHUNK_BYTES, |key| {
+                    let index = super::lane_index(key_hash(key), lanes);
+                    *lane.get_or_insert(index) == index
+                });
+            }
+        });
+        items
+    }
+
+    /// Submits the command for a chunk; `false` where it was not taken.
+    fn ask(
+        &mut self,
+        parts: &mut impl Parts,
+        now: Instant,
+        permit: Permit,
+        items: Vec<Item>,
+        args: Option<Vec<Bytes>>,
+    ) -> bool {
+        let keys: Vec<Bytes> = items.iter().map(|item| item.key.clone()).collect();
+        let hash = keys.first().map_or(0, |key| key_hash(key));
+        let mut chunk = Chunk { hash, items, keys, args };
+        let deadline = now.saturating_add(parts.operation_timeout());
+        let mut submit = |chunk: &Chunk| {
+            let submitted =
+                parts.with_lane(hash, |lane| lane.submit(now, &chunk.command(), permit, deadline));
+            submitted.unwrap_or(Err(Refused::Closed))
+        };
+        let mut submitted = submit(&chunk);
+        let is_alone = chunk.items.len() == 1;
+        if matches!(submitted, Err(Refused::TooLarge { .. })) && is_alone && chunk.args.take().is_some() {
+            submitted = submit(&chunk); // Value and old value together are too much: so it is deleted.
+        }
+        let why = match submitted {
+            Ok(id) => {
+                self.asked = Some((id, chunk));
+                return true;
+            }
+            Err(why) => why,
+        };
+        parts.record(now, permit, Verdict::Abandoned);
+        self.give_back(parts, &chunk.items);
+        match (why, &chunk.items[..]) {
+            // Its key alone is too much, so it can never have been sent.
+            (Refused::TooLarge { .. }, [item]) => {
+                parts.with_tier(hash, |tier| tier.forget(&item.key));
+            }
+            (Refused::TooLarge { .. }, items) => self.most = items.len() / 2,
+            (Refused::Overloaded, _) => self.wait(now),
+            (Refused::Closed, _) => self.closed = true,
+        }
+        matches!(why, Refused::TooLarge { .. })
+    }
+
+    fn conclude(&mut self, parts: &mut impl Parts, outcome: &Outcome, at: Instant) {
+        let Some((_, Chunk { items, args, .. })) = self.asked.take() else { return };
+        let was_script = args.is_some();
+        if let Outcome::Reply(reply) = outcome {
+            if let Some(set) = taken(reply, was_script, items.len()) {
+                for (item, set) in items.iter().zip(set) {
+                    parts.with_tier(key_hash(&item.key), |tier| tier.settle(at, item, set));
+                }
+                self.failures = 0;
+                self.not_before = parts.now().saturating_add(PAUSE);
+                return;
+            }
+        }
+        // A server that is there, and refuses to do it in this way, is asked to delete instead.
+        let refused = was_script
+            && match outcome {
+                Outcome::Reply(Reply::Error(error)) => {
+                    !matches!(error.class(), ErrorClass::Transient | ErrorClass::Topology)
+                }
+                Outcome::Reply(_) => true,
+                Outcome::Failed(_) => false,
+            };
+        let now = parts.now();
+        match refused.then(|| parts.admit(now)).flatten() {
+            Some(permit) => {
+                self.scripts &= is_full(outcome);
+                self.ask(parts, now, permit, items, None);
+            }
+            None => {
+                self.give_back(parts, &items);
+                self.wait(now);
+            }
+        }
+    }
+
+    fn give_back(&self, parts: &mut impl Parts, items: &[Item]) {
+        for item in items {
+            parts.with_tier(key_hash(&item.key), |tier| tier.put_back(item));
+        }
+    }
+
+    fn wait(&mut self, now: Instant) {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        self.failures = self.failures.saturating_add(1).min(16);
+        self.not_before = now.saturating_add(RETRY.saturating_mul(factor).min(RETRY_MAX));
+    }
+
+    const fn wants_script(&self) -> bool {
+        self.scripts && matches!(self.reconcile, Reconcile::Conditional | Reconcile::Overwrite)
+    }
+
+    fn args(&self, items: &[Item], now: Instant) -> Vec<Bytes> {
+        let mut args = Vec::with_capacity(4 * items.len());
+        for item in items {
+            let (value, deadline) = match (&item.change, item.change.value(now)) {
+                (Change::Set(_, deadline), Some(value)) => (value.clone(), *deadline),
+                _ => {
+                    args.extend([Bytes::from_static(b"x"), Bytes::new(), Bytes::new(), Bytes::new()]);
+                    continue;
+                }
+            };
+            let (mode, seen) = match (self.reconcile, &item.seen) {
+                (Reconcile::Overwrite, _) => (&b"!"[..], Bytes::new()),
+                (_, Seen::Value(seen)) => (&b"="[..], seen.clone()),
+                (_, Seen::Absent) => (&b"-"[..], Bytes::new()),
+                (_, Seen::Never) => (&b"?"[..], Bytes::new()),
+            };
+            let ttl = if deadline.is_never() { Bytes::new() } else { millis(deadline.saturating_since(now)) };
+            args.extend([Bytes::from_static(mode), seen, value, ttl]);
+        }
+        args
+    }
+}
+
+/// What became of each key, where the reply says so: whether it has its value.
+fn taken(reply: &Reply, was_script: bool, count: usize) -> Option<Vec<bool>> {
+    match reply {
+        Reply::Integer(_) if !was_script => Some(alloc::vec![false; count]),
+        Reply::Array(each) if was_script && each.len() == count => {
+            each.iter().map(|one| one.as_integer().map(|one| one == 1)).collect()
+        }
+        _ => None,
+    }
+}
+
+/// Whether scripts are fine, and only the room for values is missing.
+fn is_full(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Reply(Reply::Error(error)) if error.class() == ErrorClass::Capacity)
+}
+
+/// As an argument: at least one, rounded up.
+fn millis(ttl: Duration) -> Bytes {
+    let millis = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    alloc::string::ToString::to_string(&millis.clamp(1, 1 << 62)).into()
+}

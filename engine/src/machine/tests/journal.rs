@@ -1,0 +1,206 @@
+//! What was accepted during an outage, and what Redis holds afterwards.
+
+use std::format;
+use std::vec::Vec;
+
+use super::kit::World;
+use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
+use crate::machine::{EngineConfig, Reconcile, Request};
+
+fn set(value: &'static str) -> Request {
+    Request::Set { value: value.into(), ttl: None }
+}
+
+fn reconciling(reconcile: Reconcile) -> impl FnOnce(&mut EngineConfig) {
+    move |config| config.tier.as_mut().expect("on by default").reconcile = reconcile
+}
+
+/// Redis cannot be reached, and the breaker is open.
+fn take_away(world: &mut World) {
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(20));
+}
+
+/// Redis can be reached, and all that follows from it has happened.
+fn bring_back(world: &mut World) {
+    world.net.refuse = false;
+    world.run_for(secs(200));
+}
+
+/// What this process knew of the key, what others did to it during the outage, what was accepted meanwhile, and what Redis
+/// holds in the end.
+#[test]
+fn each_policy_reconciles_as_it_says() {
+    use Reconcile::{Conditional, Discard, Invalidate, Overwrite};
+    type Row =
+        (Reconcile, Option<&'static str>, Option<&'static str>, Option<&'static str>, Option<&'static str>);
+    const SEEN: Option<&str> = Some("seen");
+    const OURS: Option<&str> = Some("ours");
+    const THEIRS: Option<&str> = Some("theirs");
+    let table: [Row; 14] = [
+        // policy, seen before, held when Redis is back, accepted, held in the end
+        (Conditional, SEEN, SEEN, OURS, OURS),
+        (Conditional, SEEN, THEIRS, OURS, None),
+        (Conditional, SEEN, None, OURS, None),
+        (Conditional, None, None, OURS, OURS),
+        (Conditional, None, THEIRS, OURS, None),
+        (Conditional, SEEN, THEIRS, None, None),
+        (Invalidate, SEEN, SEEN, OURS, None),
+        (Invalidate, SEEN, THEIRS, None, None),
+        (Overwrite, SEEN, SEEN, OURS, OURS),
+        (Overwrite, SEEN, THEIRS, OURS, OURS),
+        (Overwrite, SEEN, THEIRS, None, None),
+        (Overwrite, None, None, OURS, OURS),
+        (Discard, SEEN, THEIRS, OURS, THEIRS),
+        (Discard, SEEN, SEEN, None, SEEN),
+    ];
+    for row in table {
+        let (policy, seen, held, accepted, expected) = row;
+        let mut world = World::connected(reconciling(policy));
+        seen.into_iter().for_each(|value| world.server.put("k", value));
+        assert_eq!(value(&world.ask("k", Request::Get)), Some((seen.unwrap_or("(none)"), false)));
+        take_away(&mut world);
+        let request = accepted.map_or(Request::Delete, set);
+        world.ask("k", request).expect("the tier accepts it");
+        world.server.data.clear();
+        held.into_iter().for_each(|value| world.server.put("k", value));
+        assert_eq!(
+            value(&world.ask("k", Request::Get)),
+            Some((accepted.unwrap_or("(none)"), true)),
+            "{row:?}"
+        );
+        bring_back(&mut world);
+        assert_eq!(world.server.value("k"), expected.map(str::as_bytes), "{row:?}");
+        let after = Some((expected.unwrap_or("(none)"), false));
+        assert_eq!(value(&world.ask("k", Request::Get)), after, "{row:?}");
+        assert_eq!(world.tier(|tier| tier.journalled()), 0);
+    }
+}
+
+/// A key that this process never asked for may hold anything.
+#[test]
+fn what_was_never_seen_is_deleted() {
+    let mut world = World::connected(|_| {});
+    world.server.put("k", "theirs");
+    take_away(&mut world);
+    assert_eq!(world.ask("k", set("ours")), STORED_IN_FALLBACK);
+    bring_back(&mut world);
+    assert_eq!(world.server.value("k"), None);
+}
+
+/// Until Redis has it, the journal answers for a key and takes what is written to it, also when Redis could.
+#[test]
+fn a_journalled_key_is_the_journals_until_redis_has_it() {
+    let mut world = World::connected(|config| config.breaker.failure_threshold = 1_000);
+    assert_eq!(world.ask("k", set("old")), STORED);
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(5));
+    assert_eq!(world.ask("k", set("new")), STORED_IN_FALLBACK);
+    world.server.fail("EVAL", "LOADING", usize::MAX);
+    world.net.refuse = false;
+    while !world.engine.is_ready(0) {
+        world.run_for(millis(10));
+    }
+    world.run_for(millis(10));
+    assert_eq!(world.server.value("k"), Some(&b"old"[..]));
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("new", true)));
+    assert_eq!(world.ask("k", set("newer")), STORED_IN_FALLBACK);
+    assert_eq!(value(&world.ask("other", Request::Get)), Some(("(none)", false)));
+    world.server.recover();
+    world.run_for(secs(20));
+    assert_eq!(world.server.value("k"), Some(&b"newer"[..]));
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("newer", false)));
+}
+
+#[test]
+fn a_replay_goes_on_where_redis_died_again() {
+    let mut world = World::connected(|_| {});
+    take_away(&mut world);
+    let keys: Vec<_> = (0..300).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        assert_eq!(world.ask(key, Request::Delete).map(|_| ()), Ok(()));
+    }
+    keys.iter().for_each(|key| world.server.put(key, "stale"));
+    world.net.refuse = false;
+    while world.server.data.len() == keys.len() {
+        world.run_for(millis(1));
+    }
+    world.net.refuse = true;
+    world.reset();
+    let left = world.server.data.len();
+    assert!((1..300).contains(&left), "{left} are left");
+    for key in &keys {
+        let (answer, _) =
+            value(&world.ask(key, Request::Get)).map(|(v, f)| (v == "(none)", f)).expect("a value");
+        assert!(answer, "no stale value is ever read: {key}");
+    }
+    bring_back(&mut world);
+    assert_eq!((world.server.data.len(), world.tier(|tier| tier.journalled())), (0, 0));
+    assert!(world.server.count("EVAL") <= 300_usize.div_ceil(64) + 2, "in chunks");
+}
+
+/// Where scripts are refused, or the server has no room, what would be set is deleted.
+#[test]
+fn without_scripts_the_journal_deletes() {
+    for line in [
+        "NOPERM User default has no permissions to run the 'eval' command",
+        "ERR unknown command 'EVAL'",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+    ] {
+        for policy in [Reconcile::Conditional, Reconcile::Overwrite] {
+            let mut world = World::connected(reconciling(policy));
+            assert_eq!(world.ask("k", set("old")), STORED);
+            take_away(&mut world);
+            assert_eq!(world.ask("k", set("new")), STORED_IN_FALLBACK);
+            world.server.fail("EVAL", line, usize::MAX);
+            let trips = world.engine.breaker().1;
+            bring_back(&mut world);
+            assert_eq!(world.engine.breaker().1, trips, "the server is well: {line}");
+            assert_eq!(world.tier(|tier| tier.journalled()), 0, "{line}");
+            assert_eq!(world.server.value("k"), None, "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_was_accepted_expires_in_redis_too() {
+    for (outage, left) in [(secs(30), None), (secs(400), None)] {
+        let mut world = World::connected(|_| {});
+        assert_eq!(world.ask("k", set("old")), STORED);
+        take_away(&mut world);
+        let accepted = world.now;
+        world.ask("k", Request::Set { value: "new".into(), ttl: Some(secs(300)) }).expect("accepted");
+        world.run_for(outage);
+        bring_back(&mut world);
+        if outage < secs(300) {
+            let (value, deadline) = world.server.data.get(&b"k"[..]).expect("not expired yet");
+            let until = accepted.saturating_add(secs(300));
+            assert_eq!(value, "new");
+            assert!(*deadline >= until && *deadline <= until.saturating_add(secs(1)), "{deadline:?}");
+        }
+        world.run_for(secs(300));
+        world.ask("other", Request::Get).expect("the server is well"); // It looks at deadlines then.
+        assert_eq!(world.server.value("k"), left);
+    }
+}
+
+/// A script whose answer was lost has been run, and is run again.
+#[test]
+fn a_replay_whose_answer_was_lost_is_no_foreign_write() {
+    let mut world = World::connected(|_| {});
+    assert_eq!(world.ask("k", set("old")), STORED);
+    take_away(&mut world);
+    assert_eq!(world.ask("k", set("new")), STORED_IN_FALLBACK);
+    world.net.refuse = false;
+    while world.server.count("EVAL") == 0 {
+        world.run_for(core::time::Duration::from_micros(50));
+    }
+    assert_eq!(world.server.value("k"), Some(&b"new"[..]));
+    world.reset();
+    bring_back(&mut world);
+    assert!(world.server.count("EVAL") >= 2);
+    assert_eq!(world.server.value("k"), Some(&b"new"[..]));
+}
