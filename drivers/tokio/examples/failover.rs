@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     timeline.note("redis-server is started again, empty");
     server.restart();
-    timeline.watch_until_closed().await;
+    timeline.watch_until_well().await;
     let recovery = timeline.end_phase();
 
     timeline.watch(Duration::from_secs(1)).await;
@@ -139,10 +139,12 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    async fn watch_until_closed(&mut self) {
+    /// Until the breaker is closed, and Redis has what was written meanwhile.
+    async fn watch_until_well(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while self.follow_breaker() != BreakerState::Closed {
-            assert!(Instant::now() < deadline, "the breaker did not close within {PATIENCE:?}");
+        let journalled = |cache: &Cache| cache.stats().redis.map_or(0, |redis| redis.journalled);
+        while self.follow_breaker() != BreakerState::Closed || journalled(self.cache) > 0 {
+            assert!(Instant::now() < deadline, "all is not well within {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.print_row();

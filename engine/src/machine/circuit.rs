@@ -11,13 +11,14 @@ use crate::time::Instant;
 pub struct Circuit {
     breaker: Breaker,
     recovered: bool,
+    on_trial: bool,
 }
 
 impl Circuit {
     /// A closed circuit. `seed` is for jitter only.
     #[must_use]
     pub fn new(config: BreakerConfig, seed: u64) -> Self {
-        Self { breaker: Breaker::new(config, seed), recovered: false }
+        Self { breaker: Breaker::new(config, seed), recovered: false, on_trial: false }
     }
 
     /// Asks for a permit; see [`Breaker::admit`].
@@ -66,6 +67,12 @@ impl Circuit {
         core::mem::replace(&mut self.recovered, false)
     }
 
+    /// Whether a trial has begun since this was asked last: who waits to reach the server, asks for a permit.
+    #[must_use]
+    pub const fn poll_trial(&mut self) -> bool {
+        core::mem::replace(&mut self.on_trial, false)
+    }
+
     /// The breaker's state.
     #[must_use]
     pub fn state(&self) -> BreakerState {
@@ -85,10 +92,13 @@ impl Circuit {
     }
 
     fn change(&mut self, work: impl FnOnce(&mut Breaker)) {
-        let was_closed = self.breaker.state() == BreakerState::Closed;
+        let before = self.breaker.state();
         work(&mut self.breaker);
-        if !was_closed && self.breaker.state() == BreakerState::Closed {
-            self.recovered = true;
+        match self.breaker.state() {
+            now if now == before => {}
+            BreakerState::Closed => self.recovered = true,
+            BreakerState::HalfOpen => self.on_trial = true,
+            BreakerState::Open => {}
         }
     }
 }
@@ -122,10 +132,11 @@ mod tests {
         let probe = circuit.poll_probe().expect("half-open begins with a probe");
         assert_eq!(circuit.poll_probe(), None);
         circuit.handle_signal(due, Signal::Verdict(probe, Verdict::Success, Duration::ZERO));
+        assert_eq!((circuit.poll_trial(), circuit.poll_trial()), (true, false));
         let permit = circuit.admit(due).expect("a place of the trial");
         circuit.record(due, permit, Verdict::Success);
         assert_eq!(circuit.state(), BreakerState::Closed);
         assert!(circuit.poll_recovered());
-        assert!(!circuit.poll_recovered());
+        assert!(!circuit.poll_recovered() && !circuit.poll_trial());
     }
 }

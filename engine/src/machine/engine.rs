@@ -284,13 +284,15 @@ impl Engine {
         // Its own steps end here too: then it is out, and what they bring is seen when it comes back.
         let Some(mut replay) = self.replay.take() else { return };
         loop {
-            let recovered = self.circuit.poll_recovered();
+            let (recovered, on_trial) = (self.circuit.poll_recovered(), self.circuit.poll_trial());
             if recovered {
                 self.tier.iter_mut().for_each(Tier::recovered);
+            }
+            if recovered || on_trial {
                 replay.kick();
             }
             replay.poll(self, Waker::noop());
-            if !recovered {
+            if !recovered && !on_trial {
                 break;
             }
         }

@@ -12,7 +12,7 @@
 //! One command is under way at a time, for a chunk of keys of one lane. It may be sent twice, and the server may die before,
 //! in the middle of or after it: what is not known to be taken stays in the journal and comes again. A success lets the next
 //! chunk go after a short pause, so that a recovery does not bury a server that has just come back; failures wait from 100 ms up
-//! to 10 s, unless [`Replay::kick`] says that Redis is back.
+//! to 10 s, unless [`Replay::kick`] says that Redis may be back: the breaker is on trial or has closed, or a connection serves.
 
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
@@ -114,7 +114,7 @@ impl Replay {
         }
     }
 
-    /// Redis is back: what failed before is tried at once, scripts too.
+    /// Redis may be back: what failed before is tried at once, scripts too.
     pub const fn kick(&mut self) {
         self.not_before = Instant::EPOCH;
         self.failures = 0;

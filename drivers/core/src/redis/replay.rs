@@ -35,7 +35,7 @@ impl<R: Runtime> Future for ReplayTask<R> {
             if news.closed {
                 return Poll::Ready(());
             }
-            if news.recovered {
+            if news.may_be_back {
                 this.replay.kick();
             }
             let mut parts = &*this.shared;

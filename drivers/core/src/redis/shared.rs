@@ -51,8 +51,8 @@ struct JournalWatch {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct JournalNews {
-    /// Redis is back since this was asked last.
-    pub(crate) recovered: bool,
+    /// Redis may be back since this was asked last.
+    pub(crate) may_be_back: bool,
     /// The cache is closed.
     pub(crate) closed: bool,
 }
@@ -159,14 +159,20 @@ impl Shared {
     fn publish(&self, circuit: &mut Circuit) -> Aftermath {
         let view = circuit.view();
         let old = BreakerView::from_bits(self.view.swap(view.to_bits(), Ordering::AcqRel));
-        Aftermath { changed: old.state() != view.state(), recovered: circuit.poll_recovered() }
+        Aftermath {
+            changed: old.state() != view.state(),
+            recovered: circuit.poll_recovered(),
+            on_trial: circuit.poll_trial(),
+        }
     }
 
     /// What is done when no lock is held any more.
     pub(crate) fn follow_up(&self, index: usize, aftermath: Aftermath) {
         if aftermath.recovered {
             self.tiers.iter().flatten().for_each(|tier| lock(tier).recovered());
-            self.tell_journal(|news| news.recovered = true);
+        }
+        if aftermath.recovered || aftermath.on_trial {
+            self.tell_journal(|news| news.may_be_back = true);
         }
         if aftermath.changed && index != 0 {
             // The first lane's task keeps the circuit's time.
@@ -215,7 +221,7 @@ impl Shared {
         let mut journal = lock(&self.journal);
         journal.task = Some(waker.clone());
         let news = journal.news;
-        journal.news.recovered = false;
+        journal.news.may_be_back = false;
         news
     }
 
@@ -268,11 +274,16 @@ impl Shared {
 pub(crate) struct Aftermath {
     changed: bool,
     recovered: bool,
+    on_trial: bool,
 }
 
 impl Aftermath {
     pub(crate) fn and(self, other: Self) -> Self {
-        Self { changed: self.changed || other.changed, recovered: self.recovered || other.recovered }
+        Self {
+            changed: self.changed || other.changed,
+            recovered: self.recovered || other.recovered,
+            on_trial: self.on_trial || other.on_trial,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use super::kit::World;
 use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
 use crate::machine::{EngineConfig, Reconcile, Request};
+use crate::policy::BreakerState;
 
 fn set(value: &'static str) -> Request {
     Request::Set { value: value.into(), ttl: None }
@@ -203,4 +204,19 @@ fn a_replay_whose_answer_was_lost_is_no_foreign_write() {
     bring_back(&mut world);
     assert!(world.server.count("EVAL") >= 2);
     assert_eq!(world.server.value("k"), Some(&b"new"[..]));
+}
+
+/// Where everything that is asked for is journalled, the replay alone can close the breaker, and does so soon.
+#[test]
+fn a_replay_begins_with_the_trial() {
+    let mut world = World::connected(|config| config.breaker.half_open_permits = 1);
+    take_away(&mut world);
+    world.run_for(secs(30)); // The replay has failed by then, and waits long.
+    assert_eq!(world.ask("k", set("v")), STORED_IN_FALLBACK);
+    world.net.refuse = false;
+    while world.engine.breaker().0 == BreakerState::Open {
+        world.run_for(millis(1));
+    }
+    world.run_for(secs(1)); // Behind the PING, and not at the end of its wait.
+    assert_eq!((world.engine.breaker().0, world.engine.journalled()), (BreakerState::Closed, 0));
 }
