@@ -241,3 +241,123 @@ fn weight(key: &[u8], change: &Change, seen: &Seen) -> u64 {
     };
     (key.len() + value + seen.weight()) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const NOW: Instant = Instant::EPOCH;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Record(u8, Option<u8>, Seen),
+        Saw(u8, Seen),
+        Take(usize, u64),
+        Settle(usize, Seen),
+        PutBack(usize),
+        Clear(u8),
+        Forget(u8),
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        prop_oneof![
+            Just(Seen::Never),
+            Just(Seen::Absent),
+            (0..3_usize).prop_map(|len| Seen::Value(std::vec![7; len].into()))
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let key = 0..6_u8;
+        prop_oneof![
+            4 => (key.clone(), proptest::option::of(any::<u8>()), seen())
+                .prop_map(|(key, value, seen)| Step::Record(key, value, seen)),
+            1 => (key.clone(), seen()).prop_map(|(key, seen)| Step::Saw(key, seen)),
+            3 => (1..4_usize, 0..8_u64).prop_map(|(most, bytes)| Step::Take(most, bytes)),
+            3 => (any::<usize>(), seen()).prop_map(|(at, seen)| Step::Settle(at, seen)),
+            2 => any::<usize>().prop_map(Step::PutBack),
+            1 => key.clone().prop_map(Step::Clear),
+            1 => key.prop_map(Step::Forget),
+        ]
+    }
+
+    /// What a journal is to the outside: for each key what was accepted last, what Redis holds, which change that was, and
+    /// whether it is on its way.
+    type Model = BTreeMap<u8, (Change, Seen, u64, bool)>;
+
+    fn change(value: Option<u8>) -> Change {
+        value.map_or(Change::Delete, |value| Change::Set(std::vec![value].into(), Instant::NEVER))
+    }
+
+    proptest! {
+        /// Items come back only once, as in the replay: one chunk is under way at a time.
+        #[test]
+        fn a_journal_is_a_map_whose_entries_take_turns(steps in proptest::collection::vec(step(), 1..80)) {
+            let mut journal = Journal::new(super::super::tier::hasher(1), NOW);
+            let (mut model, mut out, mut serial) = (Model::new(), Vec::<Item>::new(), 0);
+            for step in steps {
+                match step {
+                    Step::Record(key, value, seen) => {
+                        serial += 1;
+                        journal.record(NOW, &[key], change(value), seen.clone());
+                        let entry = model.entry(key).or_insert((Change::Delete, seen, 0, false));
+                        (entry.0, entry.2) = (change(value), serial);
+                    }
+                    Step::Saw(key, seen) => {
+                        journal.saw(&[key], seen.clone());
+                        model.entry(key).and_modify(|entry| entry.1 = seen);
+                    }
+                    Step::Take(most, bytes) if out.is_empty() => {
+                        out = journal.take(most, bytes, |_| true);
+                        let waiting = model.values().filter(|entry| !entry.3).count();
+                        prop_assert!(out.len() <= most && out.is_empty() == (waiting == 0));
+                        for item in &out {
+                            let entry = model.get_mut(&item.key[0]).expect("it was accepted");
+                            prop_assert_eq!((&item.change, &item.seen, item.serial), (&entry.0, &entry.1, entry.2));
+                            prop_assert!(!std::mem::replace(&mut entry.3, true), "on its way already");
+                        }
+                    }
+                    Step::Settle(at, seen) if !out.is_empty() => {
+                        let item = out.swap_remove(at % out.len());
+                        let key = item.key[0];
+                        let same = model.get(&key).is_some_and(|entry| entry.2 == item.serial);
+                        prop_assert_eq!(journal.settle(&item, seen.clone()), same);
+                        if same {
+                            model.remove(&key);
+                        } else if let Some(entry) = model.get_mut(&key) {
+                            (entry.1, entry.3) = (seen, false);
+                        }
+                    }
+                    Step::PutBack(at) if !out.is_empty() => {
+                        let item = out.swap_remove(at % out.len());
+                        journal.put_back(&item);
+                        model.entry(item.key[0]).and_modify(|entry| entry.3 = false);
+                    }
+                    Step::Clear(key) => {
+                        let set = matches!(model.get(&key), Some((Change::Set(..), ..)));
+                        prop_assert_eq!(journal.clear(NOW, &[key]), usize::from(set));
+                        if let Some(entry) = model.get_mut(&key).filter(|_| set) {
+                            serial += 1;
+                            (entry.0, entry.2) = (Change::Delete, serial);
+                        }
+                    }
+                    // As the replay does it: not while the key is on its way.
+                    Step::Forget(key) if !out.iter().any(|item| item.key[0] == key) => {
+                        journal.forget(&[key]);
+                        model.remove(&key);
+                    }
+                    Step::Take(..) | Step::Settle(..) | Step::PutBack(_) | Step::Forget(_) => {}
+                }
+                let bytes: u64 = model.iter().map(|(key, entry)| weight(&[*key], &entry.0, &entry.1)).sum();
+                prop_assert_eq!((journal.len(), journal.bytes()), (model.len(), bytes));
+                prop_assert_eq!(journal.has_queued(), model.values().any(|entry| !entry.3));
+                for key in 0..6 {
+                    let expected = model.get(&key).map(|entry| &entry.0);
+                    prop_assert_eq!(journal.get(&[key]).map(|(change, _)| change), expected);
+                }
+            }
+        }
+    }
+}

@@ -383,7 +383,7 @@ impl Tier {
     }
 }
 
-fn hasher(seed: u64) -> SeedableRandomState {
+pub(super) fn hasher(seed: u64) -> SeedableRandomState {
     SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed())
 }
 
