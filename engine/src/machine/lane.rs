@@ -479,6 +479,7 @@ impl Lane {
             ErrorClass::Topology => (Verdict::Abandoned, false),
             ErrorClass::Auth | ErrorClass::Unsupported => {
                 if self.slots.get(id).is_some_and(|slot| slot.op.optional) && error.code() != b"NOAUTH" {
+                    // What callers ask for may be allowed all the same: the server has answered, and is well.
                     return (Verdict::Success, false);
                 }
                 if error.code() == b"NOAUTH" {

@@ -14,6 +14,7 @@
 //! chunk go after a short pause, so that a recovery does not bury a server that has just come back; failures wait from 100 ms up
 //! to 10 s, unless [`Replay::kick`] says that Redis may be back: the breaker is on trial or has closed, or a connection serves.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 use core::time::Duration;
@@ -26,7 +27,7 @@ use super::outcome::{Outcome, Refused};
 use super::slots::OpId;
 use super::tier::Reconcile;
 use crate::policy::{Permit, Verdict};
-use crate::resp::{Command, ErrorClass, Reply};
+use crate::resp::{Command, ErrorClass, Reply, millis};
 use crate::time::Instant;
 
 /// The most entries that travel together, and the most bytes.
@@ -291,7 +292,11 @@ impl Replay {
                 (_, Seen::Absent) => (&b"-"[..], Bytes::new()),
                 (_, Seen::Never) => (&b"?"[..], Bytes::new()),
             };
-            let ttl = if deadline.is_never() { Bytes::new() } else { millis(deadline.saturating_since(now)) };
+            let ttl = if deadline.is_never() {
+                Bytes::new()
+            } else {
+                millis(deadline.saturating_since(now)).to_string().into()
+            };
             args.extend([Bytes::from_static(mode), seen, value, ttl]);
         }
         args
@@ -312,10 +317,4 @@ fn taken(reply: &Reply, was_script: bool, count: usize) -> Option<Vec<bool>> {
 /// Whether scripts are fine, and only the room for values is missing.
 fn is_full(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Reply(Reply::Error(error)) if error.class() == ErrorClass::Capacity)
-}
-
-/// As an argument: at least one, rounded up.
-fn millis(ttl: Duration) -> Bytes {
-    let millis = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    alloc::string::ToString::to_string(&millis.clamp(1, 1 << 62)).into()
 }

@@ -305,7 +305,7 @@ enum Piece<'a> {
 
 /// Whole milliseconds, rounded up: a value must not expire early, and Redis refuses `PX 0`. Capped where Redis adds
 /// it to the time of day in 64 bits.
-fn millis(ttl: Duration) -> u64 {
+pub(crate) fn millis(ttl: Duration) -> u64 {
     let part = u64::from(ttl.subsec_nanos().div_ceil(1_000_000));
     ttl.as_secs().saturating_mul(1_000).saturating_add(part).clamp(1, 1 << 62)
 }

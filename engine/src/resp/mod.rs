@@ -31,6 +31,7 @@ mod oracle;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use command::millis;
 pub use command::{Command, Key};
 pub use decode::Decoder;
 pub use error::{DecodeError, ErrorClass, ReplyError, ServerError, Violation};
