@@ -161,10 +161,10 @@ impl Command<'_> {
         }
     }
 
-    /// Whether a server that refuses it may be well otherwise: there is another way to the same end.
+    /// Whether a server that refuses it may be well otherwise: users that may read and write keys need not be allowed these.
     #[must_use]
     pub const fn is_optional(&self) -> bool {
-        matches!(self, Self::DelAll(_) | Self::Eval { .. })
+        matches!(self, Self::DelAll(_) | Self::Eval { .. } | Self::Scan { .. } | Self::Unlink(_))
     }
 
     /// The command's name, as in Redis's documentation.

@@ -96,7 +96,10 @@ fn error_classes_decide_who_answers() {
     ] {
         for request in requests() {
             // The steps of a clear, and INFO, have no fallback of their own.
-            let has_fallback = !matches!(request, Request::Scan { .. } | Request::Unlink(_) | Request::Info);
+            let is_clear = matches!(request, Request::Scan { .. } | Request::Unlink(_));
+            let has_fallback = !is_clear && request != Request::Info;
+            // Who may not clear may do all the rest, but not without having logged in.
+            let tripped = tripped && (!is_clear || line.starts_with("NOAUTH"));
             let expected = if has_fallback { expected } else { Nobody };
             let name = std::format!("{request:?} answered by {line:?}");
             let error = ServerError::new(Bytes::from_static(line.as_bytes()));

@@ -140,6 +140,12 @@ pub(crate) enum Did {
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
+    /// A scan has come to its end.
+    Scanned {
+        pattern: Vec<u8>,
+    },
+    /// A step of a clear was answered with an error.
+    SweepRefused,
     /// A SET arrived; it may be refused.
     SetArrived {
         value: Vec<u8>,
@@ -169,6 +175,8 @@ impl fmt::Display for Did {
                 write!(f, "a replay leaves {} at {}", key.escape_ascii(), value.escape_ascii())
             }
             Self::SetArrived { value } => write!(f, "a SET to {} arrives", value.escape_ascii()),
+            Self::Scanned { pattern } => write!(f, "the scan of {} ends", pattern.escape_ascii()),
+            Self::SweepRefused => f.write_str("a step of a clear is refused"),
             Self::TooEarly => f.write_str("a command before the reply to HELLO was read"),
             Self::NotACommand => f.write_str("bytes that are no command"),
         }
@@ -414,6 +422,7 @@ impl Server {
                 _ => true,
             };
             if let Some(refusal) = self.refused(now, scope).filter(|_| applies) {
+                did.extend(matches!(&name[..], b"SCAN" | b"UNLINK").then_some(Did::SweepRefused));
                 return wire::error(out, refusal.line);
             }
         }
