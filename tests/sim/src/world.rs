@@ -320,7 +320,8 @@ impl World {
             let caller = &mut self.callers[at];
             if caller.flag.0.swap(false, Ordering::Relaxed) && caller.back_at.is_none() {
                 let Outside { now, noise, setup, .. } = &mut self.outside;
-                let late = noise.chance(setup.late_callers);
+                // Who comes too late for his deadline says nothing about Redis.
+                let late = noise.chance(setup.late_callers) && !self.all_is_well;
                 let late = if late { noise.duration(millis(setup.caller_lateness)) } else { Duration::ZERO };
                 caller.back_at = Some(now.saturating_add(late));
             }
