@@ -57,7 +57,7 @@ impl Caller {
                 let (found, took) = timed(cache.lookup::<String>(&key)).await;
                 let found = found.expect("somebody answers");
                 self.tally.degraded += u64::from(found.source != Source::Primary);
-                self.holds(found.value);
+                self.holds(&found.value);
                 took
             }
             5..9 => {
@@ -87,10 +87,10 @@ impl Caller {
         }
     }
 
-    fn holds(&self, value: Option<String>) {
+    fn holds(&self, value: &Option<String>) {
         let (key, accepted, perhaps) = (&self.key, &self.accepted, &self.perhaps);
         assert!(
-            value == *accepted || perhaps.contains(&value),
+            value == accepted || perhaps.contains(value),
             "{key} is {value:?}, not {accepted:?} or {perhaps:?}"
         );
     }
@@ -179,7 +179,7 @@ fn a_tormented_server_loses_nothing_that_was_acknowledged() {
         for caller in &ended {
             let found = cache.lookup::<String>(&caller.key).await.expect("Redis answers");
             assert_eq!(found.source, Source::Primary);
-            caller.holds(found.value);
+            caller.holds(&found.value);
         }
         println!(
             "{torments:?} kills and stops, {half_way} MiB half-way, {grown} MiB more at the end: {sum:?}"
