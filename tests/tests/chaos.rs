@@ -139,6 +139,7 @@ fn a_tormented_server_loses_nothing_that_was_acknowledged() {
     let cache = quick(server.url())
         .operation_timeout(OPERATION_TIMEOUT)
         .stall_timeout(Duration::from_millis(300))
+        .breaker_timeout_max(Duration::from_secs(2)) // It may fail many times in a row here.
         .reconcile(Reconcile::Overwrite);
     let cache = runtime.block_on(cache.connect(Tokio)).expect("connects");
     let over = Arc::new(AtomicBool::new(false));

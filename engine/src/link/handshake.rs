@@ -95,10 +95,7 @@ pub(crate) struct Identity {
 impl Identity {
     /// What `CLIENT INFO` says: `id=5 addr=127.0.0.1:43210 laddr=…`, in any order.
     fn from_reply(reply: &Reply) -> Option<Self> {
-        let text = match reply {
-            Reply::Bulk(text) | Reply::Verbatim { text, .. } => text,
-            _ => return None,
-        };
+        let (Reply::Bulk(text) | Reply::Verbatim { text, .. }) = reply else { return None };
         let field =
             |name: &[u8]| text.split(u8::is_ascii_whitespace).find_map(|field| field.strip_prefix(name));
         let number = |digits: &[u8]| core::str::from_utf8(digits).ok()?.parse::<u64>().ok();

@@ -178,8 +178,9 @@ pub(crate) type Sink<'a, T> = &'a mut dyn FnMut(T, Ended);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Ready {
-        /// The keys of writes of the connection before that may still be executed, since it could not be fenced.
-        strays: Vec<Bytes>,
+        /// What writes of the connection before are about, as far as they name it, if they may still be executed: it could
+        /// not be fenced.
+        at_large: Option<Vec<Bytes>>,
     },
     DialFailed(DialError),
     /// Dialling again will not help before a configuration is changed.
@@ -431,9 +432,8 @@ impl<T> Link<T> {
                     self.state = State::Ready;
                     self.identity = identity;
                     self.served = false;
-                    let at_large = self.zombie.take().filter(|_| !fenced);
-                    let strays = at_large.map_or_else(Vec::new, |zombie| zombie.keys);
-                    self.events.push(Event::Ready { strays });
+                    let at_large = self.zombie.take().filter(|_| !fenced).map(|zombie| zombie.keys);
+                    self.events.push(Event::Ready { at_large });
                 }
             }
             State::Ready | State::Draining { .. } => {

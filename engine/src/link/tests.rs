@@ -492,7 +492,7 @@ impl Rig {
             let _ = self.link.handle_replies(now, &mut vec![killed], &mut |_, _| {});
         }
         let strays = self.link.take_events().into_iter().find_map(|event| match event {
-            Event::Ready { strays } => Some(strays),
+            Event::Ready { at_large } => Some(at_large.unwrap_or_default()),
             _ => None,
         });
         (kill.unwrap_or_default(), strays.expect("it is ready"))

@@ -265,6 +265,9 @@ impl Engine {
         let lane = self.lanes.get_mut(index)?;
         let result = work(lane);
         lane.take_wakers(&mut self.wakers);
+        for key in lane.take_strays() {
+            self.tier.iter_mut().for_each(|tier| tier.write_at_large(self.now, key_hash(&key), &key));
+        }
         for signal in lane.drain_signals() {
             self.circuit.handle_signal(self.now, signal);
         }

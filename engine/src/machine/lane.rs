@@ -11,7 +11,6 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::operation::KeyBuf;
 use super::outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 use super::slots::{Op, OpId, Slots, State, Ticket};
 use crate::config::LaneConfig;
@@ -44,6 +43,8 @@ pub struct Lane {
     last_error: Option<DialError>,
     /// Keys of writes that may still be executed although the connection they were sent on is gone.
     strays: Vec<Bytes>,
+    /// Until when a connection before this one may have something executed.
+    quiet_until: Instant,
     /// When the connection began to serve.
     ready_at: Instant,
     /// Callers have left something for the driver to do.
@@ -72,6 +73,7 @@ impl Lane {
             stats: LaneStats::default(),
             last_error: None,
             strays: Vec::new(),
+            quiet_until: Instant::EPOCH,
             ready_at: now,
             news: true,
             now,
@@ -291,8 +293,16 @@ impl Lane {
     /// Something to take comes with [`Signal::Ready`], and is dropped when the next connection is ready: ask then. A
     /// key may be there more than once, and is as it is on the wire.
     #[must_use]
-    pub fn take_strays(&mut self) -> Vec<KeyBuf> {
-        core::mem::take(&mut self.strays).iter().map(|key| KeyBuf::from_slice(key)).collect()
+    pub fn take_strays(&mut self) -> Vec<Bytes> {
+        core::mem::take(&mut self.strays)
+    }
+
+    /// Until when nothing should be replayed to this lane: a connection before this one was not fenced, and the server may
+    /// still execute what it has received of it. A server that has served this one for the stall timeout is taken to have
+    /// read what lay in the other's socket.
+    #[must_use]
+    pub const fn quiet_until(&self) -> Instant {
+        self.quiet_until
     }
 
     /// Whether callers have left something to do since this was asked last: wake the driver, after unlocking. A driver
@@ -386,8 +396,11 @@ impl Lane {
     fn handle_events(&mut self) {
         for event in self.link.take_events() {
             match event {
-                Event::Ready { strays } => {
-                    self.strays = strays;
+                Event::Ready { at_large } => {
+                    if let Some(keys) = at_large {
+                        self.strays = keys;
+                        self.quiet_until = self.now.saturating_add(self.link.config().stall_timeout);
+                    }
                     self.stats.connects += 1;
                     self.ready_at = self.now;
                     self.last_error = None;

@@ -18,6 +18,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 use core::time::Duration;
@@ -74,6 +75,8 @@ pub struct Replay {
     failures: u32,
     /// The most entries of the next chunk.
     most: usize,
+    /// Until when nothing goes to a lane, each by its number; see [`Lane::quiet_until`](super::Lane::quiet_until).
+    quiet: Vec<Instant>,
     /// The server runs scripts for us, as far as is known.
     scripts: bool,
     /// Whether there was something left to do.
@@ -112,7 +115,7 @@ impl Chunk {
 impl Replay {
     /// With nothing to do.
     #[must_use]
-    pub const fn new(reconcile: Reconcile, lanes: usize) -> Self {
+    pub fn new(reconcile: Reconcile, lanes: usize) -> Self {
         Self {
             reconcile,
             lanes,
@@ -120,6 +123,7 @@ impl Replay {
             not_before: Instant::EPOCH,
             failures: 0,
             most: CHUNK,
+            quiet: vec![Instant::EPOCH; lanes],
             scripts: true,
             has_work: false,
             closed: false,
@@ -192,10 +196,12 @@ impl Replay {
             self.wait(now);
             return false;
         };
-        let items = self.take(parts);
+        let items = self.take(parts, now);
         if items.is_empty() {
             parts.record(now, permit, Verdict::Abandoned);
-            self.has_work = false;
+            let quiet = self.quiet.iter().filter(|until| **until > now).min();
+            self.has_work = quiet.is_some();
+            self.not_before = quiet.copied().unwrap_or(now);
             return false;
         }
         let args = self.wants_script().then(|| self.args(&items, now));
@@ -220,14 +226,15 @@ impl Replay {
         }
     }
 
-    fn take(&self, parts: &mut impl Parts) -> Vec<Item> {
+    fn take(&self, parts: &mut impl Parts, now: Instant) -> Vec<Item> {
         let (mut items, mut lane) = (Vec::new(), None);
+        let is_quiet = |index: usize| self.quiet.get(index).is_some_and(|until| *until > now);
         let (lanes, most) = (self.lanes, self.most);
         parts.each_tier(|tier| {
             if items.is_empty() {
                 items = tier.take(most, CHUNK_BYTES, |key| {
                     let index = super::lane_index(key_hash(key), lanes);
-                    *lane.get_or_insert(index) == index
+                    !is_quiet(index) && *lane.get_or_insert(index) == index
                 });
             }
         });
@@ -247,6 +254,11 @@ impl Replay {
         let hash = keys.first().map_or(0, |key| key_hash(key));
         let mut chunk = Chunk { hash, items, keys, args };
         let deadline = now.saturating_add(parts.operation_timeout());
+        if self.is_quiet(parts, hash, now) {
+            parts.record(now, permit, Verdict::Abandoned);
+            self.give_back(parts, &chunk.items);
+            return true; // Other lanes need not wait.
+        }
         let mut submit = |chunk: &Chunk| {
             let submitted =
                 parts.with_lane(hash, |lane| lane.submit(now, &chunk.command(), permit, deadline));
@@ -280,10 +292,14 @@ impl Replay {
 
     fn conclude(&mut self, parts: &mut impl Parts, outcome: &Outcome, at: Instant) {
         let stage = core::mem::replace(&mut self.stage, Stage::Idle);
-        let Stage::Asked(_, Chunk { items, args, .. }) = stage else { return };
+        let Stage::Asked(_, Chunk { hash, items, args, .. }) = stage else { return };
         let was_script = args.is_some();
         if let Outcome::Reply(reply) = outcome {
             if let Some(set) = taken(reply, was_script, items.len()) {
+                if self.is_quiet(parts, hash, at) {
+                    // It, or a write of these keys, may be executed once more, after what is written from now on.
+                    return self.give_back(parts, &items);
+                }
                 for (item, set) in items.iter().zip(set) {
                     parts.with_tier(key_hash(&item.key), |tier| tier.settle(at, item, set));
                 }
@@ -310,6 +326,14 @@ impl Replay {
                 self.wait(now);
             }
         }
+    }
+
+    /// Whether the lane of a key is to be left alone for a while; that is remembered.
+    fn is_quiet(&mut self, parts: &mut impl Parts, hash: u64, now: Instant) -> bool {
+        let until = parts.with_lane(hash, |lane| lane.quiet_until()).unwrap_or(Instant::EPOCH);
+        let index = super::lane_index(hash, self.lanes);
+        self.quiet.iter_mut().skip(index).take(1).for_each(|known| *known = until);
+        until > now
     }
 
     fn give_back(&self, parts: &mut impl Parts, items: &[Item]) {

@@ -233,6 +233,15 @@ impl Tier {
         self.mirrors.remove(now, key);
     }
 
+    /// A write of a key may still be executed at any time, after newer ones too: until that has passed, and the key was
+    /// deleted, the journal answers for it. Not bounded: there are no more of these than there can be in flight.
+    pub fn write_at_large(&mut self, now: Instant, hash: u64, key: &[u8]) {
+        self.write_lost(now, hash, key);
+        if !self.journal.contains(key) && !self.discards() {
+            self.journal.record(now, key, Change::Delete, Seen::Never);
+        }
+    }
+
     /// What can be said about a key without Redis; `None` is nothing.
     pub fn get(&mut self, now: Instant, key: &[u8]) -> Option<Found> {
         if let Some((change, since)) = self.journal.get(key) {

@@ -78,6 +78,8 @@ canaries! {
     ClearsAll = "clears-all", F5;
     /// A clear clears a namespace that nobody uses.
     ClearsNothing = "clears-nothing", F6;
+    /// The server says that it has ended the connection before, and has not.
+    DeafKill = "deaf-kill", F7;
 }
 
 impl Canary {

@@ -45,6 +45,7 @@ struct Op {
     /// Where this is a SET: how often it was sent, and when it was executed last.
     sent: u32,
     executed: Option<Stamp>,
+    executed_at: Instant,
     /// When Redis was last seen to have its value.
     seen_at: Option<Instant>,
     /// When Redis last answered a read with it.
@@ -162,6 +163,7 @@ impl Oracle {
             ended,
             sent,
             executed,
+            executed_at: at,
             seen_at,
             read,
         });
@@ -348,6 +350,7 @@ impl Oracle {
             Did::Set { value, .. } | Did::Replayed { value: Some(value), .. } => {
                 if let Some(id) = self.set_of(value) {
                     self.ops[id].executed = Some(at);
+                    self.ops[id].executed_at = now;
                     self.ops[id].seen_at = Some(now);
                 }
             }
@@ -475,10 +478,24 @@ impl Oracle {
         let source_op = &self.ops[source];
         let here = source_op.accepted_here().filter(|_| source_op.process == process);
         let made = source_op.executed.max(here);
+        let is_own = source_op.process == process && !self.is_late_zombie(source);
+        let was_over = is_own && source_op.ended.is_some_and(|(ended, ..)| ended < write_begun);
         let holds = made.is_none_or(|made| made > write_begun);
         self.check(Rule::F1, holds, || {
             format!("{now:?}: operation {read} got the value of {source}, which {write} had replaced")
         });
+        self.check(Rule::F7, !was_over, || {
+            format!(
+                "{now:?}: operation {read} got the value of {source}, which had ended before {write} began"
+            )
+        });
+    }
+
+    /// Whether a SET was executed so late that who cannot end connections has to give up waiting for it.
+    fn is_late_zombie(&self, source: usize) -> bool {
+        let (op, setup) = (&self.ops[source], &self.setup);
+        let waited = |at: Instant| at.saturating_add(millis(setup.stall_timeout) + setup.clock_error());
+        setup.old_server > 0 && op.ended.is_some_and(|(_, at, _)| op.executed_at > waited(at))
     }
 
     /// F2: as F1, for a SET that nobody waited for to the end, and that was executed before the read began. But before

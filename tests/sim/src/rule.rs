@@ -58,6 +58,7 @@ rules! {
     F4, false, "no copy is served that is older than the configuration allows";
     F5, false, "a clear removes keys of its namespace only";
     F6, false, "what a clear has removed, or promised to, is not read any more";
+    F7, false, "nor with a value of this process whose SET had ended before it was overwritten, whenever that was executed";
 }
 
 impl fmt::Display for Rule {

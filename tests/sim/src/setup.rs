@@ -247,6 +247,7 @@ impl Setup {
         ServerConfig {
             password: self.password > 0,
             old: self.old_server > 0,
+            deaf: false,
             scan_page: self.scan_page as usize,
             slow: self.slow,
             slow_for: millis(self.slow_for),

@@ -20,7 +20,7 @@ use crate::net::{End, Net, Pipe};
 use crate::oracle::{NAMESPACE_LEN, Oracle, key_name, value_of};
 use crate::process::{Outside, Process};
 use crate::rule::Rule;
-use crate::server::{MANGLES, REFUSALS, Server};
+use crate::server::{MANGLES, REFUSALS, Server, ServerConfig};
 use crate::setup::{Setup, millis};
 
 /// More rounds at one instant than any honest work takes.
@@ -518,7 +518,7 @@ pub(crate) fn outside(setup: Setup, canary: Option<Canary>, readable: bool) -> O
     Outside {
         now: Instant::EPOCH,
         net: Net::default(),
-        server: Server::new(setup.server()),
+        server: Server::new(ServerConfig { deaf: canary == Some(Canary::DeafKill), ..setup.server() }),
         swallow_until: Instant::EPOCH,
         oracle: Oracle::new(&setup),
         tape: crate::tape::Tape::new(readable),

@@ -39,6 +39,11 @@ const SCRIPTS: &[(Canary, &str)] = &[
     (Canary::Forgetful, "5000us down 9000 0\n3000000us set 0 0 0\n3000000us get 0 0"),
     (Canary::OldCopies, "setup max_staleness 300\n5000us set 0 0 0\n9000us down 60000 0\n30000000us get 0 0"),
     (Canary::ClearsAll, "5000us set 0 1 0\n9000us clear 0"),
+    (
+        Canary::DeafKill,
+        "setup stall_timeout 60\nsetup reconnect_base 2\n5000us hold-up 0 122\n5000us set 0 1 0\n80800us delete 0 1\n\
+         126600us get 0 1",
+    ),
     (Canary::ClearsNothing, "5000us set 0 0 0\n9000us clear 0\n15000us get 0 0"),
 ];
 

@@ -13,7 +13,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use larder_engine::Instant;
-use larder_engine::machine::{Circuit, EngineConfig, Lane, LaneStats, Parts, Tally, Tier, lane_index};
+use larder_engine::machine::{
+    Circuit, EngineConfig, Lane, LaneStats, Parts, Tally, Tier, key_hash, lane_index,
+};
 use larder_engine::policy::{BreakerState, BreakerView, Permit, Verdict};
 use larder_engine::stats::Counts;
 
@@ -132,6 +134,11 @@ impl Shared {
     pub(crate) fn pass_signals(&self, lane: &mut Lane) -> Aftermath {
         if !lane.has_signals() {
             return Aftermath::default();
+        }
+        // Before anybody can use the new connection.
+        for key in lane.take_strays() {
+            let (now, hash) = (lane.now(), key_hash(&key));
+            (&mut &*self).with_tier(hash, |tier| tier.write_at_large(now, hash, &key));
         }
         let view = self.view();
         let (now, mut circuit) = (lane.now(), None);

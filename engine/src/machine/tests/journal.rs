@@ -357,3 +357,71 @@ fn more_clears_than_can_be_remembered_are_refused() {
     bring_back(&mut world);
     assert_eq!((world.server.data.len(), world.engine.journalled()), (0, 0));
 }
+
+/// A write is on its way, its connection is lost, and the server will not end that: it may be executed at any time.
+fn leave_a_write_at_large(cancel: bool) -> World {
+    let mut world = World::connected(|config| config.lane.retry.attempts = 1);
+    world.server.put("k", "before");
+    world.server.fail("CLIENT", "NOPERM this user has no permissions", usize::MAX);
+    world.net.frozen = true;
+    let id = world.set("k", "at large");
+    world.settle();
+    if cancel {
+        world.cancel(id);
+    }
+    world.reset();
+    world.net.frozen = false;
+    world.settle();
+    while !world.engine.is_ready(0) {
+        world.run_for(millis(1));
+    }
+    world
+}
+
+#[test]
+fn a_write_at_large_is_unknown_until_it_can_be_deleted() {
+    let mut world = leave_a_write_at_large(true);
+    assert_eq!(world.engine.journalled(), 1);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("(none)", true)));
+    assert_eq!(world.ask("other", set("v")), STORED, "only this key is affected");
+    world.run_for(millis(1_900));
+    assert_eq!((world.engine.journalled(), world.server.count("EVAL")), (1, 0), "the stall timeout is 2 s");
+    world.run_for(millis(200));
+    assert_eq!((world.engine.journalled(), world.server.value("k")), (0, None));
+    assert_eq!(world.ask("k", set("v")), STORED);
+}
+
+/// What was accepted instead waits too: it would be overwritten.
+#[test]
+fn nothing_is_replayed_to_a_lane_with_a_write_at_large() {
+    let mut world = leave_a_write_at_large(false);
+    assert_eq!(value(&world.ask("k", Request::Get)), Some(("at large", true)), "it was accepted");
+    world.run_for(millis(1_900));
+    assert_eq!((world.engine.journalled(), world.server.count("EVAL")), (1, 0));
+    assert_eq!(world.ask("k", set("new")), STORED_IN_FALLBACK);
+    world.server.put("k", "at large"); // The zombie.
+    world.run_for(millis(200));
+    assert_eq!((world.engine.journalled(), world.server.value("k")), (0, None), "never seen, so deleted");
+}
+
+/// A chunk that was sent on the lost connection, and answered on the next, may be executed once more.
+#[test]
+fn a_replay_at_large_is_done_again() {
+    let mut world = World::connected(reconciling(Reconcile::Overwrite));
+    take_away(&mut world);
+    assert_eq!(world.ask("k", set("v")), STORED_IN_FALLBACK);
+    world.server.fail("CLIENT", "NOPERM this user has no permissions", usize::MAX);
+    world.net.refuse = false;
+    while world.server.count("EVAL") == 0 {
+        world.run_for(core::time::Duration::from_micros(50));
+    }
+    world.reset();
+    while world.server.count("EVAL") < 2 {
+        world.run_for(millis(1));
+    }
+    world.run_for(millis(100));
+    assert_eq!((world.engine.journalled(), world.server.count("EVAL")), (1, 2), "taken, but not for good");
+    bring_back(&mut world);
+    assert_eq!((world.engine.journalled(), world.server.count("EVAL")), (0, 3));
+    assert_eq!(world.server.value("k"), Some(&b"v"[..]));
+}

@@ -28,6 +28,8 @@ pub(crate) struct ServerConfig {
     pub(crate) password: bool,
     /// It knows no HELLO.
     pub(crate) old: bool,
+    /// A canary: it only says that it kills.
+    pub(crate) deaf: bool,
     /// Keys on a page of SCAN.
     pub(crate) scan_page: usize,
     /// Of a thousand commands, how many are slow, and how slow.
@@ -473,7 +475,9 @@ impl Server {
     fn kill(&mut self, session: &Session, filters: &[Vec<u8>], out: &mut Vec<u8>) {
         let [_, id, _, addr] = filters else { return wire::error(out, b"ERR syntax error") };
         let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).unwrap_or(usize::MAX);
-        let is_there = |other: &Session| other.term == session.term && *addr == address(id).as_bytes();
+        let deaf = self.config.deaf;
+        let is_there =
+            |other: &Session| !deaf && other.term == session.term && *addr == address(id).as_bytes();
         let killed = self.sessions.get_mut(id).and_then(|other| other.take_if(|other| is_there(other)));
         self.killed.extend(killed.as_ref().map(|_| id));
         wire::integer(out, i64::from(killed.is_some()));
