@@ -1,7 +1,7 @@
 //! A cache for Rust services: in this process, or on a Redis that may die.
 //!
 //! This crate is the cache itself and depends on no runtime. In memory it needs none; for Redis take the driver crate of
-//! your runtime, which re-exports all of this: `larder-tokio`.
+//! your runtime, which re-exports all of this: `larder-tokio`, `larder-smol` or `larder-async-std`.
 //!
 //! - [`Cache`]: serde values, in memory ([`Cache::memory`]), on Redis ([`Cache::redis`]), or on a [`Backend`] of yours.
 //! - [`MemoryCache<K, V>`](MemoryCache): typed values in this process, without serialisation and without futures.
@@ -22,6 +22,8 @@
 //! clear during an outage is this process's alone: other keys than those it knows of stay in Redis.
 //! [`lookup`](Cache::lookup) tells where an answer came from.
 
+#[cfg(feature = "async-io")]
+pub mod async_io;
 mod backend;
 mod builder;
 mod cache;
@@ -32,6 +34,8 @@ mod memory;
 mod redis;
 pub mod runtime;
 mod stats;
+#[cfg(feature = "sockets")]
+mod tcp;
 mod ttl;
 mod url;
 

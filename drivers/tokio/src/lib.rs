@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
-use larder::runtime::{Endpoint, Runtime, Stream, Timer};
+use larder::runtime::{Endpoint, Runtime, Stream, Timer, prepare_tcp};
 
 pub use larder::*;
 
@@ -57,7 +57,7 @@ impl Runtime for Tokio {
             match to {
                 Endpoint::Tcp { host, port } => {
                     let stream = TcpStream::connect((host, port)).await?;
-                    stream.set_nodelay(true)?;
+                    prepare_tcp(&stream)?;
                     Ok(TokioStream::Tcp(stream))
                 }
                 #[cfg(unix)]
