@@ -1,4 +1,4 @@
-//! A backend of one's own behind the same `Cache`.
+//! Redis, memory and a backend of one's own behind the same `Cache`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,35 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_tokio::{Backend, BackendError, BackendFuture, Cache, Error, SetOutcome, Source, Ttl};
-use tokio::task::yield_now;
+use larder::{Backend, BackendError, BackendFuture, Cache, Error, SetOutcome, Source, Ttl};
+
+use super::World;
+
+/// Who takes a `&Cache` need not know which kind it is.
+pub(super) async fn every_kind_of_cache_answers_alike(redis: &Cache, _: &World) {
+    let memory = Cache::memory().namespace("t").build().expect("valid");
+    let custom = Cache::custom(Slow::default()).namespace("t").build().expect("valid");
+    for cache in [redis, &memory, &custom] {
+        assert_eq!(cache.set("k", &("x", 1)).await.expect("set"), SetOutcome::Stored);
+        let found = cache.lookup::<(String, u8)>("k").await.expect("lookup");
+        assert_eq!((found.value, found.source), (Some(("x".to_owned(), 1)), Source::Primary));
+        assert_eq!(cache.get_bytes("k").await.expect("get").as_deref(), Some(&b"[\"x\",1]"[..]));
+        assert!(cache.exists("k").await.expect("exists"));
+        assert_eq!(cache.get::<u8>("none").await.expect("get"), None);
+        cache.set("gone", &1).ttl(Duration::from_secs(9)).await.expect("set");
+        assert!(cache.delete("gone").await.expect("delete"));
+        assert!(!cache.delete("gone").await.expect("delete"));
+        assert!(cache.set("k", &1).ttl(Duration::ZERO).await.is_err());
+        assert!(matches!(cache.get::<u8>("a b").await, Err(Error::Key(_))));
+        let other = cache.namespace("tt").expect("a good namespace");
+        other.set("k", &2).await.expect("set");
+        assert_eq!(cache.clear().await.expect("clear").removed, 1);
+        assert_eq!(other.get::<u8>("k").await.expect("get"), Some(2));
+        let stats = cache.stats();
+        assert_eq!((stats.hits, stats.misses, stats.sets, stats.deletes), (3, 1, 3, 2), "{}", stats.backend);
+        cache.close().await;
+    }
+}
 
 /// A map that takes its time, remembers times to live instead of obeying them, and fails when it is told to.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +52,7 @@ impl Slow {
         work: impl FnOnce(&mut BTreeMap<Bytes, (Bytes, Option<Duration>)>) -> T + Send + 'static,
     ) -> BackendFuture<'_, T> {
         Box::pin(async move {
-            yield_now().await;
+            smol::future::yield_now().await;
             if self.0.broken.load(Ordering::Relaxed) {
                 return Err(BackendError::from("the disk is full"));
             }
@@ -64,8 +91,7 @@ impl Backend for Slow {
     }
 }
 
-#[tokio::test]
-async fn a_custom_backend_serves_every_operation() {
+pub(super) async fn a_backend_of_ones_own_is_given_keys_and_times_to_live(_: &Cache, _: &World) {
     let slow = Slow::default();
     let builder = Cache::custom(slow.clone()).namespace("t").default_ttl(Duration::from_secs(9));
     let cache = builder.build().expect("valid");
@@ -98,8 +124,7 @@ async fn a_custom_backend_serves_every_operation() {
     assert!(stats.redis.is_none() && stats.memory.is_none());
 }
 
-#[tokio::test]
-async fn its_errors_reach_the_caller_with_their_cause() {
+pub(super) async fn errors_of_a_backend_reach_the_caller(_: &Cache, _: &World) {
     let slow = Slow::default();
     let cache = Cache::custom(slow.clone()).build().expect("valid");
     cache.set("k", &1).await.expect("set");
