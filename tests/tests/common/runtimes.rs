@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use larder::blocking::Blocking;
 use larder::runtime::Endpoint;
 use larder::{Cache, Error, RedisBuilder, runtime};
 use larder_async_std::AsyncStd;
@@ -48,6 +49,7 @@ runtimes! {
     "tokio-2" => Tokio, on_tokio_two_workers, tokio::spawn;
     "smol" => Smol, smol::block_on, |task| smol::spawn(task).detach();
     "async-std" => AsyncStd, async_std::task::block_on, async_std::task::spawn;
+    "blocking" => Blocking, smol::future::block_on, |task| std::thread::spawn(|| smol::future::block_on(task));
 }
 
 fn on_tokio_one_thread(check: Check) {

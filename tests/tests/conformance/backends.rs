@@ -36,6 +36,56 @@ pub(super) async fn every_kind_of_cache_answers_alike(redis: &Cache, _: &World) 
     }
 }
 
+/// The blocking face of a cache is the same cache, whatever drives it.
+pub(super) async fn threads_and_tasks_share_a_cache(cache: &Cache, world: &World) {
+    let (sender, finished) = smol::channel::bounded::<()>(1);
+    let blocking = cache.blocking();
+    let threads = std::thread::spawn(move || {
+        use_from_threads(&blocking);
+        drop(sender);
+    });
+    // Whether they passed or not, it is gone then; waiting for the thread would hold up the runtime.
+    assert!(finished.recv().await.is_err());
+    threads.join().expect("the threads got what they expected");
+    assert_eq!(cache.get::<String>("last").await.expect("get").as_deref(), Some("by a thread"));
+    assert_eq!(world.time_to_live("t:forever"), -1);
+}
+
+fn use_from_threads(cache: &larder::blocking::Cache) {
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            scope.spawn(move || {
+                let key = format!("k{n}");
+                for round in 0..50 {
+                    cache.set(&key, &(n, round)).expect("set");
+                    assert_eq!(cache.get::<(u8, u8)>(&key).expect("get"), Some((n, round)));
+                }
+                assert!(cache.exists(&key).expect("exists") && cache.delete(&key).expect("delete"));
+            });
+        }
+    });
+    cache.set_with_ttl("forever", &1, Ttl::Never).expect("set");
+    cache.set_bytes("last", "\"by a thread\"", Duration::from_secs(60)).expect("set");
+    assert_eq!(cache.lookup::<String>("last").expect("lookup").source, Source::Primary);
+    assert_eq!(cache.get_ref("forever").expect("get").expect("a value").bytes(), "1");
+    assert_eq!(cache.get_bytes("forever").expect("get").as_deref(), Some(&b"1"[..]));
+    assert!(cache.server_info("server").expect("info").is_some());
+    let other = cache.namespace("tt").expect("a good namespace");
+    other.set("k", &1).expect("set");
+    assert_eq!(other.clear().expect("clear").removed, 1);
+    assert_eq!(cache.as_async().stats().sets, cache.stats().sets);
+}
+
+/// It was compiled once, without any of them; its futures are `Send`.
+pub(super) async fn a_library_works_under_every_runtime(cache: &Cache, world: &World) {
+    for rendered in ["first", "second"] {
+        let cache = cache.clone();
+        let page = async move { larder_library::page(&cache, "index", || rendered.to_owned()).await };
+        assert_eq!(world.runtime.spawn(page).join().await.expect("a page"), "first");
+    }
+    assert_eq!(world.cli(&["GET", "tt:index"]), "\"first\"");
+}
+
 /// A map that takes its time, remembers times to live instead of obeying them, and fails when it is told to.
 #[derive(Clone, Debug, Default)]
 struct Slow(Arc<State>);
