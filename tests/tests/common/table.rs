@@ -30,6 +30,35 @@ struct Cell {
     took: Duration,
 }
 
+/// A check under way.
+#[derive(Debug)]
+pub(crate) struct Running {
+    setting: &'static str,
+    check: &'static str,
+    runtime: &'static str,
+    begun: Instant,
+    /// Told whether it failed, and how long it took.
+    finished: mpsc::Receiver<(bool, Duration)>,
+}
+
+/// Starts a check on a thread of its own, so that one that hangs fails alone.
+pub(crate) fn start(
+    setting: &'static str,
+    check: &'static str,
+    runtime: &'static Runtime,
+    future: impl FnOnce() -> Check + Send + 'static,
+) -> Running {
+    let (sender, finished) = mpsc::channel();
+    let begun = Instant::now();
+    let body = move || {
+        let result = catch_unwind(AssertUnwindSafe(|| (runtime.block_on)(future())));
+        let _ = sender.send((result.is_err(), begun.elapsed()));
+    };
+    let thread = thread::Builder::new().name(format!("{check}, {setting}, {}", runtime.name));
+    thread.spawn(body).expect("a thread");
+    Running { setting, check, runtime: runtime.name, begun, finished }
+}
+
 impl Table {
     /// Arguments of the command line are parts of names: of a check, a runtime or a setting; what matches none of them is
     /// left out. Options are for the usual harness, and ignored.
@@ -44,38 +73,24 @@ impl Table {
         self.filter.iter().all(named)
     }
 
-    /// Runs one check, on a thread of its own, so that one that hangs fails alone.
-    pub(crate) fn run(
-        &mut self,
-        setting: &'static str,
-        check: &'static str,
-        runtime: &'static Runtime,
-        future: impl FnOnce() -> Check + Send + 'static,
-    ) {
-        let name = format!("{check}, {setting}, {}", runtime.name);
-        let (sender, receiver) = mpsc::channel();
-        let begun = Instant::now();
-        let body = move || {
-            let result = catch_unwind(AssertUnwindSafe(|| (runtime.block_on)(future())));
-            let _ = sender.send(result.is_err());
-        };
-        thread::Builder::new().name(name.clone()).spawn(body).expect("a thread");
-        let failed = receiver.recv_timeout(LIMIT).unwrap_or_else(|_| {
-            eprintln!("{name}: not over after {LIMIT:?}");
-            true
-        });
-        let took = begun.elapsed();
+    /// Waits for a check, and notes what became of it.
+    pub(crate) fn end(&mut self, running: Running) {
+        let Running { setting, check, runtime, begun, finished } = running;
+        let rest = LIMIT.saturating_sub(begun.elapsed());
+        let (failed, took) = finished.recv_timeout(rest).unwrap_or((true, begun.elapsed()));
         if failed {
-            eprintln!("{name}: FAILED after {took:?}");
+            eprintln!("{check}, {setting}, {runtime}: FAILED after {took:?}; after {LIMIT:?} it hangs");
         }
-        self.cells.push(Cell { setting, check, runtime: runtime.name, failed, took });
+        self.cells.push(Cell { setting, check, runtime, failed, took });
     }
 
     /// Prints how often each check, and each setting, passed on each runtime.
     pub(crate) fn finish(self) -> ExitCode {
         println!("\n{}: passed of run", self.title);
         self.print(|cell| cell.check);
-        self.print(|cell| cell.setting);
+        if self.cells.iter().any(|cell| cell.setting != "") {
+            self.print(|cell| cell.setting);
+        }
         let failed = self.cells.iter().filter(|cell| cell.failed).count();
         let (run, took) = (self.cells.len(), self.begun.elapsed());
         println!("\n{}: {run} run, {failed} failed, in {:.1} s\n", self.title, took.as_secs_f64());

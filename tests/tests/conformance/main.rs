@@ -159,7 +159,7 @@ fn main() -> ExitCode {
         for (check, runtime) in cells {
             assert_eq!(server.cli(&["FLUSHALL"]), "OK");
             let world = World { runtime, setting, server: Arc::clone(&server), tasks: Tasks::default() };
-            table.run(setting.name, check.name, runtime, move || (check.run)(world));
+            table.end(table::start(setting.name, check.name, runtime, move || (check.run)(world)));
         }
         if Arc::strong_count(&server) > 1 {
             // A check that hangs still holds it, and nobody would end it when this process ends.
