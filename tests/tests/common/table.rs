@@ -77,7 +77,7 @@ impl Table {
     pub(crate) fn end(&mut self, running: Running) {
         let Running { setting, check, runtime, begun, finished } = running;
         let rest = LIMIT.saturating_sub(begun.elapsed());
-        let (failed, took) = finished.recv_timeout(rest).unwrap_or((true, begun.elapsed()));
+        let (failed, took) = finished.recv_timeout(rest).unwrap_or_else(|_| (true, begun.elapsed()));
         if failed {
             eprintln!("{check}, {setting}, {runtime}: FAILED after {took:?}; after {LIMIT:?} it hangs");
         }
@@ -88,7 +88,7 @@ impl Table {
     pub(crate) fn finish(self) -> ExitCode {
         println!("\n{}: passed of run", self.title);
         self.print(|cell| cell.check);
-        if self.cells.iter().any(|cell| cell.setting != "") {
+        if self.cells.iter().any(|cell| !cell.setting.is_empty()) {
             self.print(|cell| cell.setting);
         }
         let failed = self.cells.iter().filter(|cell| cell.failed).count();
