@@ -77,9 +77,12 @@ impl Table {
     pub(crate) fn end(&mut self, running: Running) {
         let Running { setting, check, runtime, begun, finished } = running;
         let rest = LIMIT.saturating_sub(begun.elapsed());
-        let (failed, took) = finished.recv_timeout(rest).unwrap_or_else(|_| (true, begun.elapsed()));
+        let (failed, took) = finished.recv_timeout(rest).unwrap_or_else(|_| {
+            eprintln!("{check}, {setting}, {runtime}: not over after {LIMIT:?}");
+            (true, begun.elapsed())
+        });
         if failed {
-            eprintln!("{check}, {setting}, {runtime}: FAILED after {took:?}; after {LIMIT:?} it hangs");
+            eprintln!("{check}, {setting}, {runtime}: FAILED after {took:?}");
         }
         self.cells.push(Cell { setting, check, runtime, failed, took });
     }

@@ -18,7 +18,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(400);
 /// How much later a busy machine may be. What it really was is printed.
 const GRACE: Duration = Duration::from_secs(2);
 
-const KEYS: usize = 6;
+/// Each caller's keys. Most writes are to the first of them: the others still hold what they held before, when a fault is over.
+const KEYS: usize = 8;
+const BUSY_KEYS: usize = 3;
 
 /// What callers and the test that runs them tell each other.
 #[derive(Debug, Default)]
@@ -92,6 +94,10 @@ impl Caller {
 
     /// Until it is told to stop; then it looks at all of its keys once more.
     pub(crate) async fn run(mut self) -> Seen {
+        for n in 0..KEYS {
+            self.round += 1;
+            self.write(n).await;
+        }
         while !self.signals.stop.load(Ordering::SeqCst) {
             self.step().await;
             if self.random.u8(..4) == 0 {
@@ -100,22 +106,23 @@ impl Caller {
                 smol::future::yield_now().await;
             }
         }
-        for n in 0..self.keys.len() {
+        for n in 0..KEYS {
             self.read(n).await;
         }
         self.seen
     }
 
     async fn step(&mut self) {
-        let n = self.random.usize(..self.keys.len());
         self.round += 1;
         self.seen.operations += 1;
+        let any = self.random.usize(..KEYS);
+        let written = if self.random.u8(..100) == 0 { any } else { any % BUSY_KEYS };
         match self.random.u8(..16) {
-            0..6 => self.write(n).await,
-            6 => self.delete(n).await,
-            7 => self.write_and_drop(n).await,
-            8 => self.exists(n).await,
-            _ => self.read(n).await,
+            0..6 => self.write(written).await,
+            6 => self.delete(any % BUSY_KEYS).await,
+            7 => self.write_and_drop(written).await,
+            8 => self.exists(any).await,
+            _ => self.read(any).await,
         }
     }
 

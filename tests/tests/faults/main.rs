@@ -22,6 +22,8 @@ mod table;
 
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use load::Seen;
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
     let mut seed =
         number("LARDER_FAULT_SEED").unwrap_or_else(|| if until.is_some() { fastrand::u64(..) } else { 1 });
     let mut table = Table::new("faults");
+    thread::spawn(measure_noise);
     loop {
         if until.is_some() {
             println!("LARDER_FAULT_SEED={seed}");
@@ -89,7 +92,19 @@ fn main() -> ExitCode {
         seed = fastrand::u64(..);
     }
     if let Some(seen) = TOTAL.lock().expect("no panic").take() {
-        println!("\n{seen:?}");
+        println!("\n{seen:?}; a thread that sleeps was late by up to {} ms", NOISE.load(Ordering::Relaxed));
     }
     table.finish()
+}
+
+/// The latest that a thread woke up which did nothing but sleep, in milliseconds: what the machine adds to every deadline.
+static NOISE: AtomicU64 = AtomicU64::new(0);
+
+fn measure_noise() {
+    const STEP: Duration = Duration::from_millis(5);
+    loop {
+        let begun = Instant::now();
+        thread::sleep(STEP);
+        NOISE.fetch_max(begun.elapsed().saturating_sub(STEP).as_millis() as u64, Ordering::Relaxed);
+    }
 }
