@@ -14,6 +14,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Under a name that stays, `larder = { package = "larder-async-std", version = "0.1" }` in `Cargo.toml`, the runtime is in one line
+//! of the code, the one with `.connect(larder::AsyncStd)`: another one is another package there, and another name here.
 
 use std::future::Future;
 use std::io;

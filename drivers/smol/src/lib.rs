@@ -10,6 +10,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Under a name that stays, `larder = { package = "larder-smol", version = "0.1" }` in `Cargo.toml`, the runtime is in one line
+//! of the code, the one with `.connect(larder::Smol)`: another one is another package there, and another name here.
 
 use std::future::Future;
 use std::io;

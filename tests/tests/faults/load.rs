@@ -182,7 +182,11 @@ impl Caller {
                 assert_eq!(owner, key, "the value of another key");
                 assert!(round <= self.round, "{key} has a value of the future, {round}");
                 let newest = known.acknowledged + u32::from(known.deleted);
-                assert!(!self.strict || round >= newest, "{round} at {known:?}: a value from before it");
+                let source = found.source;
+                assert!(
+                    !self.strict || round >= newest,
+                    "{round} from {source:?} at {known:?}: a value from before it"
+                );
             }
             None => {
                 let must =
