@@ -9,6 +9,9 @@ use core::cmp::Reverse;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 
+use bytes::Bytes;
+
+use super::operation::KeyBuf;
 use super::outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 use super::slots::{Op, OpId, Slots, State, Ticket};
 use crate::config::LaneConfig;
@@ -39,6 +42,8 @@ pub struct Lane {
     wakers: Vec<Waker>,
     stats: LaneStats,
     last_error: Option<DialError>,
+    /// Keys of writes that may still be executed although the connection they were sent on is gone.
+    strays: Vec<Bytes>,
     /// When the connection began to serve.
     ready_at: Instant,
     /// Callers have left something for the driver to do.
@@ -66,6 +71,7 @@ impl Lane {
             wakers: Vec::new(),
             stats: LaneStats::default(),
             last_error: None,
+            strays: Vec::new(),
             ready_at: now,
             news: true,
             now,
@@ -278,6 +284,17 @@ impl Lane {
         !self.signals.is_empty()
     }
 
+    /// Takes the keys of writes whose fate is not only unknown but open: they were sent on a connection that is gone, not
+    /// answered, cancelled ones included, and the server would not promise to forget them. It may execute them after
+    /// anything that is sent now, so what it says of these keys is not to be trusted for a while.
+    ///
+    /// Something to take comes with [`Signal::Ready`], and is dropped when the next connection is ready: ask then. A
+    /// key may be there more than once, and is as it is on the wire.
+    #[must_use]
+    pub fn take_strays(&mut self) -> Vec<KeyBuf> {
+        core::mem::take(&mut self.strays).iter().map(|key| KeyBuf::from_slice(key)).collect()
+    }
+
     /// Whether callers have left something to do since this was asked last: wake the driver, after unlocking. A driver
     /// that has just polled everything need not be woken.
     #[must_use]
@@ -369,7 +386,8 @@ impl Lane {
     fn handle_events(&mut self) {
         for event in self.link.take_events() {
             match event {
-                Event::Ready => {
+                Event::Ready { strays } => {
+                    self.strays = strays;
                     self.stats.connects += 1;
                     self.ready_at = self.now;
                     self.last_error = None;

@@ -19,6 +19,7 @@ mod operation;
 mod outcome;
 mod replay;
 mod slots;
+mod sweep;
 mod tier;
 
 #[cfg(test)]
