@@ -6,7 +6,7 @@ use larder_tests::{RedisServer, free_port};
 use super::World;
 use super::common::{eventually, redis};
 
-pub(super) async fn dropping_the_last_handle_leaves_no_task_and_no_socket(_: &Cache, world: &World) {
+pub(super) async fn dropping_last_handle_ends_task(_: &Cache, world: &World) {
     let sockets = || world.cli(&["CLIENT", "LIST"]).matches("name=mine").count();
     let before = world.live_tasks();
     // With the fallback, so that there is a task for the journal, too.

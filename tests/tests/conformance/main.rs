@@ -113,7 +113,7 @@ checks! {
         binary_values_of_every_small_size_survive,
     }
     everywhere: lifetime {
-        dropping_the_last_handle_leaves_no_task_and_no_socket,
+        dropping_last_handle_ends_task,
         close_drains_what_is_in_flight,
     }
     everywhere: concurrency {
