@@ -71,3 +71,24 @@ pub(super) async fn connecting_fails_with_the_cause(_: &Cache, world: &World) {
     let error = world.connect(wrong).await.expect_err("refused");
     assert!(error.to_string().contains("WRONGPASS"), "{error}");
 }
+
+/// The system's own table says so: of a connection with keepalive, a timer runs while nothing else goes on.
+pub(super) async fn silent_connections_are_probed(cache: &Cache, world: &World) {
+    const TABLE: &str = "/proc/net/tcp";
+    if !std::path::Path::new(TABLE).exists() {
+        println!("silent_connections_are_probed: there is no {TABLE} here to look at");
+        return;
+    }
+    cache.set("k", &1).await.expect("set");
+    let remote = format!(":{:04X}", world.server.port());
+    eventually("the timer of keepalive runs", async || {
+        let table = std::fs::read_to_string(TABLE).expect("readable");
+        // The third column is the other end, the fourth the state (1 is established), the sixth the timer (2 is keepalive).
+        let mut ours = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|row| matches!(row.as_slice(), [_, _, to, "01", ..] if to.ends_with(&remote)));
+        ours.any(|row| row.get(5).is_some_and(|timer| timer.starts_with("02:")))
+    })
+    .await;
+}

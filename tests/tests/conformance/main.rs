@@ -137,6 +137,7 @@ checks! {
     }
     once: lifetime {
         connecting_fails_with_the_cause,
+        silent_connections_are_probed,
     }
 }
 
