@@ -1,7 +1,8 @@
 //! A cache for Rust services: in this process, or on a Redis that may die.
 //!
 //! This crate is the cache itself and depends on no runtime. In memory it needs none; for Redis take the driver crate of
-//! your runtime, which re-exports all of this: `larder-tokio`.
+//! your runtime, which re-exports all of this: `larder-tokio`, `larder-smol` or `larder-async-std`. Without any, the feature
+//! `blocking` has the same cache for plain threads.
 //!
 //! - [`Cache`]: serde values, in memory ([`Cache::memory`]), on Redis ([`Cache::redis`]), or on a [`Backend`] of yours.
 //! - [`MemoryCache<K, V>`](MemoryCache): typed values in this process, without serialisation and without futures.
@@ -22,7 +23,11 @@
 //! out when Redis is back, and until then this process answers for the whole namespace. A crash of the process loses the journal.
 //! [`lookup`](Cache::lookup) tells where an answer came from.
 
+#[cfg(feature = "async-io")]
+pub mod async_io;
 mod backend;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod builder;
 mod cache;
 mod clock;
@@ -32,6 +37,8 @@ mod memory;
 mod redis;
 pub mod runtime;
 mod stats;
+#[cfg(feature = "sockets")]
+mod tcp;
 mod ttl;
 mod url;
 

@@ -9,6 +9,9 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+#[cfg(feature = "sockets")]
+pub use crate::tcp::prepare_tcp;
+
 /// Where a server is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -10,6 +10,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Under a name that stays, `larder = { package = "larder-tokio", version = "0.1" }` in `Cargo.toml`, the runtime is in one line
+//! of the code, the one with `.connect(larder::Tokio)`: another one is another package there, and another name here.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
-use larder::runtime::{Endpoint, Runtime, Stream, Timer};
+use larder::runtime::{Endpoint, Runtime, Stream, Timer, prepare_tcp};
 
 pub use larder::*;
 
@@ -57,7 +60,7 @@ impl Runtime for Tokio {
             match to {
                 Endpoint::Tcp { host, port } => {
                     let stream = TcpStream::connect((host, port)).await?;
-                    stream.set_nodelay(true)?;
+                    prepare_tcp(&stream)?;
                     Ok(TokioStream::Tcp(stream))
                 }
                 #[cfg(unix)]

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use larder_tokio::{BreakerState, Cache, RedisBuilder, RedisStats, SetOutcome};
+use larder::{BreakerState, Cache, RedisBuilder, RedisStats, SetOutcome};
 
 /// How much later than promised a noisy machine may be.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     let begun = Instant::now();
     while !is_so().await {
         assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        smol::Timer::after(Duration::from_millis(10)).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! A backend of one's own behind the same `Cache`.
+//! Redis, memory and a backend of one's own behind the same `Cache`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,85 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_tokio::{Backend, BackendError, BackendFuture, Cache, Error, SetOutcome, Source, Ttl};
-use tokio::task::yield_now;
+use larder::{Backend, BackendError, BackendFuture, Cache, Error, SetOutcome, Source, Ttl};
+
+use super::World;
+
+/// Who takes a `&Cache` need not know which kind it is.
+pub(super) async fn every_kind_of_cache_answers_alike(redis: &Cache, _: &World) {
+    let memory = Cache::memory().namespace("t").build().expect("valid");
+    let custom = Cache::custom(Slow::default()).namespace("t").build().expect("valid");
+    for cache in [redis, &memory, &custom] {
+        assert_eq!(cache.set("k", &("x", 1)).await.expect("set"), SetOutcome::Stored);
+        let found = cache.lookup::<(String, u8)>("k").await.expect("lookup");
+        assert_eq!((found.value, found.source), (Some(("x".to_owned(), 1)), Source::Primary));
+        assert_eq!(cache.get_bytes("k").await.expect("get").as_deref(), Some(&b"[\"x\",1]"[..]));
+        assert!(cache.exists("k").await.expect("exists"));
+        assert_eq!(cache.get::<u8>("none").await.expect("get"), None);
+        cache.set("gone", &1).ttl(Duration::from_secs(9)).await.expect("set");
+        assert!(cache.delete("gone").await.expect("delete"));
+        assert!(!cache.delete("gone").await.expect("delete"));
+        assert!(cache.set("k", &1).ttl(Duration::ZERO).await.is_err());
+        assert!(matches!(cache.get::<u8>("a b").await, Err(Error::Key(_))));
+        let other = cache.namespace("tt").expect("a good namespace");
+        other.set("k", &2).await.expect("set");
+        assert_eq!(cache.clear().await.expect("clear").removed, 1);
+        assert_eq!(other.get::<u8>("k").await.expect("get"), Some(2));
+        let stats = cache.stats();
+        assert_eq!((stats.hits, stats.misses, stats.sets, stats.deletes), (3, 1, 3, 2), "{}", stats.backend);
+        cache.close().await;
+    }
+}
+
+/// The blocking face of a cache is the same cache, whatever drives it.
+pub(super) async fn threads_and_tasks_share_a_cache(cache: &Cache, world: &World) {
+    let (sender, finished) = smol::channel::bounded::<()>(1);
+    let blocking = cache.blocking();
+    let threads = std::thread::spawn(move || {
+        use_from_threads(&blocking);
+        drop(sender);
+    });
+    // Whether they passed or not, it is gone then; waiting for the thread would hold up the runtime.
+    assert!(finished.recv().await.is_err());
+    threads.join().expect("the threads got what they expected");
+    assert_eq!(cache.get::<String>("last").await.expect("get").as_deref(), Some("by a thread"));
+    assert_eq!(world.time_to_live("t:forever"), -1);
+}
+
+fn use_from_threads(cache: &larder::blocking::Cache) {
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            scope.spawn(move || {
+                let key = format!("k{n}");
+                for round in 0..50 {
+                    cache.set(&key, &(n, round)).expect("set");
+                    assert_eq!(cache.get::<(u8, u8)>(&key).expect("get"), Some((n, round)));
+                }
+                assert!(cache.exists(&key).expect("exists") && cache.delete(&key).expect("delete"));
+            });
+        }
+    });
+    cache.set_with_ttl("forever", &1, Ttl::Never).expect("set");
+    cache.set_bytes("last", "\"by a thread\"", Duration::from_secs(60)).expect("set");
+    assert_eq!(cache.lookup::<String>("last").expect("lookup").source, Source::Primary);
+    assert_eq!(cache.get_ref("forever").expect("get").expect("a value").bytes(), "1");
+    assert_eq!(cache.get_bytes("forever").expect("get").as_deref(), Some(&b"1"[..]));
+    assert!(cache.server_info("server").expect("info").is_some());
+    let other = cache.namespace("tt").expect("a good namespace");
+    other.set("k", &1).expect("set");
+    assert_eq!(other.clear().expect("clear").removed, 1);
+    assert_eq!(cache.as_async().stats().sets, cache.stats().sets);
+}
+
+/// It was compiled once, without any of them; its futures are `Send`.
+pub(super) async fn a_library_works_under_every_runtime(cache: &Cache, world: &World) {
+    for rendered in ["first", "second"] {
+        let cache = cache.clone();
+        let page = async move { larder_library::page(&cache, "index", || rendered.to_owned()).await };
+        assert_eq!(world.runtime.spawn(page).join().await.expect("a page"), "first");
+    }
+    assert_eq!(world.cli(&["GET", "tt:index"]), "\"first\"");
+}
 
 /// A map that takes its time, remembers times to live instead of obeying them, and fails when it is told to.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +102,7 @@ impl Slow {
         work: impl FnOnce(&mut BTreeMap<Bytes, (Bytes, Option<Duration>)>) -> T + Send + 'static,
     ) -> BackendFuture<'_, T> {
         Box::pin(async move {
-            yield_now().await;
+            smol::future::yield_now().await;
             if self.0.broken.load(Ordering::Relaxed) {
                 return Err(BackendError::from("the disk is full"));
             }
@@ -64,8 +141,7 @@ impl Backend for Slow {
     }
 }
 
-#[tokio::test]
-async fn a_custom_backend_serves_every_operation() {
+pub(super) async fn a_backend_of_ones_own_is_given_keys_and_times_to_live(_: &Cache, _: &World) {
     let slow = Slow::default();
     let builder = Cache::custom(slow.clone()).namespace("t").default_ttl(Duration::from_secs(9));
     let cache = builder.build().expect("valid");
@@ -98,8 +174,7 @@ async fn a_custom_backend_serves_every_operation() {
     assert!(stats.redis.is_none() && stats.memory.is_none());
 }
 
-#[tokio::test]
-async fn its_errors_reach_the_caller_with_their_cause() {
+pub(super) async fn errors_of_a_backend_reach_the_caller(_: &Cache, _: &World) {
     let slow = Slow::default();
     let cache = Cache::custom(slow.clone()).build().expect("valid");
     cache.set("k", &1).await.expect("set");
