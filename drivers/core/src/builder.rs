@@ -1,6 +1,7 @@
 //! The builders: every parameter with its default, checked once, with errors that name the field.
 
 mod resilience;
+mod tls;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -23,6 +24,7 @@ use crate::runtime::Runtime;
 use crate::stats::Counters;
 use crate::url::RedisUrl;
 use resilience::Derived;
+pub(crate) use tls::TlsOptions;
 
 /// What every kind of cache has.
 #[derive(Clone, Debug)]
@@ -211,6 +213,7 @@ pub struct RedisBuilder {
     derived: Derived,
     limits: Limits,
     operation_timeout: Duration,
+    tls: TlsOptions,
 }
 
 impl RedisBuilder {
@@ -229,6 +232,7 @@ impl RedisBuilder {
             derived: Derived::default(),
             limits: Limits::default(),
             operation_timeout: engine.operation_timeout,
+            tls: TlsOptions::default(),
         }
     }
 
@@ -359,7 +363,8 @@ impl RedisBuilder {
     /// A parameter makes no sense.
     pub fn connect_lazy(self, runtime: impl Runtime) -> Result<Cache, Error> {
         let (url, config) = self.check()?;
-        let handle = Handle::start(&config, self.limits, url.endpoint, runtime);
+        let security = self.security(&url)?;
+        let handle = Handle::start(&config, self.limits, url.endpoint, &security, runtime);
         Ok(self.common.build(Kind::Redis(handle)))
     }
 
@@ -427,6 +432,7 @@ impl fmt::Debug for RedisBuilder {
             .field("max_connections", &self.max_connections)
             .field("lanes", &self.lanes)
             .field("operation_timeout", &self.operation_timeout)
+            .field("tls", &self.tls)
             .field("lane", &self.lane)
             .field("breaker", &self.breaker)
             .field("derived", &self.derived)

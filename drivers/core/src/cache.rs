@@ -88,9 +88,9 @@ impl Cache {
         MemoryBuilder::new()
     }
 
-    /// A cache on the Redis server at `url`: `redis://[[user][:password]@]host[:port][/database]` or
-    /// `redis+unix://[[user][:password]@]/path[?db=database]`. The page's name for the default is
-    /// `redis://localhost:6379/0`.
+    /// A cache on the Redis server at `url`: `redis://[[user][:password]@]host[:port][/database]`, the same with `rediss://`
+    /// for [TLS](RedisBuilder#tls), or `redis+unix://[[user][:password]@]/path[?db=database]`. The page's name for the
+    /// default is `redis://localhost:6379/0`.
     pub fn redis(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(url.into())
     }
@@ -326,7 +326,7 @@ fn redis_stats(handle: &Handle, counts: &Counts) -> RedisStats {
         fallback_size,
         fallback_memory,
         journalled: shared.journalled(),
-        last_connection_error: shared.dial_error(),
+        last_connection_error: shared.dial_trouble().map(|trouble| trouble.cause),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `redis://` URLs: where the server is, who we are, which database.
 //!
 //! ```text
-//! redis://[[user][:password]@]host[:port][/database]
+//! redis://[[user][:password]@]host[:port][/database]                  (rediss://… for TLS)
 //! redis+unix://[[user][:password]@]/path/to/socket[?db=database]      (or unix://…)
 //! ```
 //!
@@ -21,6 +21,8 @@ const DEFAULT_PORT: u16 = 6379;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RedisUrl {
     pub(crate) endpoint: Endpoint,
+    /// Whether the connection is to be secured.
+    pub(crate) tls: bool,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) database: u32,
 }
@@ -36,14 +38,14 @@ impl RedisUrl {
             return Err(error("it has a fragment; write # in a user name or password as %23"));
         }
         match scheme.to_ascii_lowercase().as_str() {
-            "redis" => Self::tcp(rest),
+            "redis" => Self::tcp(rest, false),
+            "rediss" => Self::tcp(rest, true),
             "unix" | "redis+unix" | "redis-socket" => Self::unix(rest),
-            "rediss" => Err(error("rediss:// needs TLS, which this version does not have yet; use redis://")),
-            _ => Err(error("its scheme is unknown; use redis:// or redis+unix://")),
+            _ => Err(error("its scheme is unknown; use redis://, rediss:// or redis+unix://")),
         }
     }
 
-    fn tcp(rest: &str) -> Result<Self, ConfigError> {
+    fn tcp(rest: &str, tls: bool) -> Result<Self, ConfigError> {
         let (rest, query) = split_query(rest);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (credentials, address) = split_credentials(authority)?;
@@ -56,7 +58,7 @@ impl RedisUrl {
             }
         }
         let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
-        Ok(Self { endpoint, credentials, database })
+        Ok(Self { endpoint, tls, credentials, database })
     }
 
     fn unix(rest: &str) -> Result<Self, ConfigError> {
@@ -77,7 +79,7 @@ impl RedisUrl {
             }
         }
         let endpoint = Endpoint::Unix(PathBuf::from(decode(path, "the path")?));
-        Ok(Self { endpoint, credentials, database: number })
+        Ok(Self { endpoint, tls: false, credentials, database: number })
     }
 }
 
@@ -194,10 +196,15 @@ mod tests {
             ("redis://u:p%40%2f%3a@h:1/0", tcp("h", 1), credentials(Some("u"), "p@/:"), 0),
             ("redis://u:p@p@h", tcp("h", 6379), credentials(Some("u"), "p@p"), 0),
             ("redis://@h", tcp("h", 6379), None, 0),
+            ("rediss://u:p@h:6380/1", tcp("h", 6380), credentials(Some("u"), "p"), 1),
             ("unix:///tmp/r.sock", unix("/tmp/r.sock"), None, 0),
             ("redis+unix://:pw@/tmp/r.sock?db=1", unix("/tmp/r.sock"), credentials(None, "pw"), 1),
         ] {
-            assert_eq!(RedisUrl::parse(url), Ok(RedisUrl { endpoint, credentials, database }), "{url}");
+            assert_eq!(
+                RedisUrl::parse(url),
+                Ok(RedisUrl { endpoint, tls: url.starts_with("rediss"), credentials, database }),
+                "{url}"
+            );
         }
     }
 
@@ -206,7 +213,6 @@ mod tests {
         for (url, says) in [
             ("localhost:6379", "no scheme"),
             ("http://localhost", "scheme is unknown"),
-            ("rediss://localhost", "TLS"),
             ("redis://", "no host"),
             ("redis://:6379", "no host"),
             ("redis://h:0", "port"),
