@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn without_the_feature_the_error_names_it() {
         let builder = Cache::redis("rediss://localhost");
-        let url = RedisUrl::parse("rediss://localhost").expect("a good URL");
+        let (url, _) = RedisUrl::parse("rediss://localhost").expect("a good URL");
         let error = builder.security(&url).expect_err("no TLS");
         assert!(error.field() == "url" && error.to_string().contains("`tls-rustls`"), "{error}");
     }
