@@ -1,6 +1,8 @@
 //! The builders: every parameter with its default, checked once, with errors that name the field.
 
+mod options;
 mod resilience;
+mod tls;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -21,8 +23,9 @@ use crate::memory::{MemoryCache, MemoryCacheBuilder};
 use crate::redis::Handle;
 use crate::runtime::Runtime;
 use crate::stats::Counters;
-use crate::url::RedisUrl;
+use crate::url::{RedisUrl, UrlSource};
 use resilience::Derived;
+pub(crate) use tls::TlsOptions;
 
 /// What every kind of cache has.
 #[derive(Clone, Debug)]
@@ -200,7 +203,7 @@ impl CustomBuilder {
 #[must_use = "a builder does nothing before `connect`"]
 pub struct RedisBuilder {
     common: Common,
-    url: String,
+    url: UrlSource,
     client_name: Option<String>,
     max_connections: usize,
     lanes: usize,
@@ -211,10 +214,11 @@ pub struct RedisBuilder {
     derived: Derived,
     limits: Limits,
     operation_timeout: Duration,
+    tls: TlsOptions,
 }
 
 impl RedisBuilder {
-    pub(crate) fn new(url: String) -> Self {
+    pub(crate) fn new(url: UrlSource) -> Self {
         let engine = EngineConfig::default();
         Self {
             common: Common::new("larder"),
@@ -229,6 +233,7 @@ impl RedisBuilder {
             derived: Derived::default(),
             limits: Limits::default(),
             operation_timeout: engine.operation_timeout,
+            tls: TlsOptions::default(),
         }
     }
 
@@ -344,9 +349,9 @@ impl RedisBuilder {
     /// # Errors
     /// A parameter makes no sense, the server refuses us, or it cannot be reached and there is no fallback.
     pub async fn connect(self, runtime: impl Runtime) -> Result<Cache, Error> {
-        let fallback = self.fallback;
         let cache = self.connect_lazy(runtime)?;
         if let Kind::Redis(handle) = &cache.inner.kind {
+            let fallback = handle.shared.has_fallback();
             match handle.first_dial().await {
                 Err(failed) if !fallback || failed.is_configuration => return Err(failed.error),
                 Ok(()) | Err(_) => {}
@@ -360,9 +365,12 @@ impl RedisBuilder {
     /// # Errors
     /// A parameter makes no sense.
     pub fn connect_lazy(self, runtime: impl Runtime) -> Result<Cache, Error> {
-        let (url, config) = self.check()?;
-        let handle = Handle::start(&config, self.limits, url.endpoint, runtime);
-        Ok(self.common.build(Kind::Redis(handle)))
+        let source = self.url.clone();
+        let this = self.with_options(&source.parse()?.1)?;
+        let (url, config) = this.check()?;
+        let security = this.security(&url)?;
+        let handle = Handle::start(&config, this.limits, url.endpoint, &security, runtime);
+        Ok(this.common.build(Kind::Redis(handle)))
     }
 
     fn check(&self) -> Result<(RedisUrl, EngineConfig), Error> {
@@ -403,7 +411,7 @@ impl RedisBuilder {
         }
         self.check_retries()?;
         let (reconnect, breaker) = (self.reconnect()?, self.breaker()?);
-        let url = RedisUrl::parse(&self.url)?;
+        let (url, _) = self.url.parse()?;
         let mut config = EngineConfig::default();
         config.lanes = self.lanes;
         config.lane = self.lane.clone();
@@ -422,13 +430,15 @@ impl fmt::Debug for RedisBuilder {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint =
-            RedisUrl::parse(&self.url).map_or_else(|_| "invalid".to_owned(), |url| url.endpoint.to_string());
+            self.url.parse().map_or_else(|_| "invalid".to_owned(), |(url, _)| url.endpoint.to_string());
         f.debug_struct("RedisBuilder")
             .field("endpoint", &format_args!("{endpoint}"))
             .field("common", &self.common)
+            .field("client_name", &self.client_name)
             .field("max_connections", &self.max_connections)
             .field("lanes", &self.lanes)
             .field("operation_timeout", &self.operation_timeout)
+            .field("tls", &self.tls)
             .field("lane", &self.lane)
             .field("breaker", &self.breaker)
             .field("derived", &self.derived)

@@ -22,6 +22,7 @@ use crate::memory::MemoryCache;
 use crate::redis::Handle;
 use crate::stats::{Counters, RedisStats, Stats};
 use crate::ttl::Ttl;
+use crate::url::UrlSource;
 
 /// A cache: in memory, on Redis, or on a backend of your own. The same type and the same calls for all three, so that
 /// development and production differ in the line that builds it.
@@ -88,11 +89,37 @@ impl Cache {
         MemoryBuilder::new()
     }
 
-    /// A cache on the Redis server at `url`: `redis://[[user][:password]@]host[:port][/database]` or
-    /// `redis+unix://[[user][:password]@]/path[?db=database]`. The page's name for the default is
-    /// `redis://localhost:6379/0`.
+    /// A cache on the Redis server at `url`: `redis://[[user][:password]@]host[:port][/database]`, the same with `rediss://`
+    /// for [TLS](RedisBuilder#tls), or `redis+unix://[[user][:password]@]/path[?db=database]`. The page's name for the
+    /// default is `redis://localhost:6379/0`. What has a meaning in URLs, such as `@` or `/` in a password, is written as
+    /// `%40` or `%2F`; an IPv6 address stands in brackets.
+    ///
+    /// Behind a question mark parameters can follow, so that they can be changed where a service is run:
+    /// `redis://host/0?operation_timeout=500ms&lanes=2`. They are called as the methods of the builder are, and win over
+    /// them:
+    ///
+    /// | options | value |
+    /// |---|---|
+    /// | `operation_timeout`, `connect_timeout`, `stall_timeout`, `health_check_interval`, `breaker_timeout`, `default_ttl`, `max_staleness` | a whole number and a unit: `500ms`, `5s`, `10m`, `1h` |
+    /// | `db`, `max_connections`, `lanes`, `retry_attempts`, `breaker_threshold` | a whole number |
+    /// | `fallback` | `on` or `off` |
+    /// | `namespace`, `client_name` | a text |
+    /// | `tls_ca_file`, `tls_server_name`, `tls_client_certificate` with `tls_client_key` | a text; files are PEM |
+    ///
+    /// What is wrong with any of it is an error of [`connect`](RedisBuilder::connect), which shows no password.
     pub fn redis(url: impl Into<String>) -> RedisBuilder {
-        RedisBuilder::new(url.into())
+        RedisBuilder::new(UrlSource::Given(url.into()))
+    }
+
+    /// A cache on the Redis server at the [URL](Self::redis) that an environment variable holds, such as `REDIS_URL`. The
+    /// variable is read now; that it is missing is an error of [`connect`](RedisBuilder::connect).
+    ///
+    /// ```
+    /// # use larder::Cache;
+    /// let builder = Cache::redis_from_env("REDIS_URL").namespace("shop");
+    /// ```
+    pub fn redis_from_env(variable: impl Into<String>) -> RedisBuilder {
+        RedisBuilder::new(UrlSource::variable(variable.into()))
     }
 
     /// A cache on a backend of your own.
@@ -332,7 +359,7 @@ fn redis_stats(handle: &Handle, counts: &Counts) -> RedisStats {
         fallback_size,
         fallback_memory,
         journalled: shared.journalled(),
-        last_connection_error: shared.dial_error(),
+        last_connection_error: shared.dial_trouble().map(|trouble| trouble.cause),
     }
 }
 

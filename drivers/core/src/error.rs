@@ -118,6 +118,10 @@ impl ConfigError {
         Self { field, problem: problem.into() }
     }
 
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
+    }
+
     /// The parameter, as its builder method is named; `url` for a part of the URL.
     #[must_use]
     pub const fn field(&self) -> &'static str {

@@ -1,6 +1,8 @@
 //! What the tests of a Redis that misbehaves share.
 #![allow(dead_code, reason = "compiled into each test file, which takes what it needs")]
 
+pub(crate) mod certificates;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 

@@ -5,18 +5,26 @@ mod shared;
 mod task;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls-rustls")]
+mod tls;
+mod transport;
+mod trouble;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use larder_engine::machine::{DialError, EngineConfig};
+use larder_engine::machine::EngineConfig;
 use larder_engine::resp::Limits;
 
 use replay::ReplayTask;
 pub(crate) use shared::Shared;
 use task::LaneTask;
+#[cfg(feature = "tls-rustls")]
+pub(crate) use tls::TlsClient;
+pub(crate) use transport::Security;
+use trouble::DialTrouble;
 
 use crate::clock::Clock;
 use crate::error::Error;
@@ -41,6 +49,7 @@ impl Handle {
         config: &EngineConfig,
         limits: Limits,
         endpoint: Endpoint,
+        security: &Security,
         runtime: R,
     ) -> Self {
         let runtime = Arc::new(runtime);
@@ -50,7 +59,8 @@ impl Handle {
         });
         let shared = Arc::new(Shared::new(config, endpoint, clock, random_seed));
         for index in 0..shared.lanes() {
-            runtime.spawn(LaneTask::new(Arc::clone(&shared), Arc::clone(&runtime), index, limits));
+            let (shared, runtime_of_lane) = (Arc::clone(&shared), Arc::clone(&runtime));
+            runtime.spawn(LaneTask::new(shared, runtime_of_lane, index, limits, security.clone()));
         }
         if let Some(tier) = config.tier {
             runtime.spawn(ReplayTask::new(Arc::clone(&shared), &*runtime, tier.reconcile));
@@ -68,11 +78,8 @@ impl Handle {
                 return Poll::Ready(Ok(()));
             }
             let Some(error) = cell.lane.last_error() else { return Poll::Pending };
-            let cause = match error {
-                DialError::Unreachable => self.shared.dial_error().unwrap_or_else(|| error.to_string()),
-                _ => error.to_string(),
-            };
-            let is_configuration = matches!(error, DialError::Handshake(error) if error.is_configuration());
+            let DialTrouble { cause, is_configuration } =
+                self.shared.dial_trouble().unwrap_or_else(|| error.into());
             let error = Error::Connect { endpoint: self.shared.endpoint.to_string(), cause };
             Poll::Ready(Err(FirstDialError { error, is_configuration }))
         })

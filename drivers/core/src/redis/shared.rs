@@ -19,6 +19,7 @@ use larder_engine::machine::{
 use larder_engine::policy::{BreakerState, BreakerView, Permit, Verdict};
 use larder_engine::stats::Counts;
 
+use super::trouble::DialTrouble;
 use crate::clock::Clock;
 use crate::runtime::Endpoint;
 use crate::stats::Counters;
@@ -38,8 +39,8 @@ pub(crate) struct Shared {
     journal: Mutex<JournalWatch>,
     operation_timeout: Duration,
     counters: Counters,
-    /// What the socket said when the latest dial failed.
-    dial_error: Mutex<Option<String>>,
+    /// Why the latest dial failed.
+    dial_trouble: Mutex<Option<DialTrouble>>,
     /// Who waits for a connection to be made or closed.
     watchers: Mutex<Vec<Waker>>,
 }
@@ -96,7 +97,7 @@ impl Shared {
             journal: Mutex::new(JournalWatch::default()),
             operation_timeout: config.operation_timeout,
             counters: Counters::default(),
-            dial_error: Mutex::new(None),
+            dial_trouble: Mutex::new(None),
             watchers: Mutex::new(Vec::new()),
             clock,
         }
@@ -260,12 +261,12 @@ impl Shared {
         }
     }
 
-    pub(crate) fn set_dial_error(&self, error: Option<String>) {
-        *lock(&self.dial_error) = error;
+    pub(crate) fn set_dial_trouble(&self, trouble: Option<DialTrouble>) {
+        *lock(&self.dial_trouble) = trouble;
     }
 
-    pub(crate) fn dial_error(&self) -> Option<String> {
-        lock(&self.dial_error).clone()
+    pub(crate) fn dial_trouble(&self) -> Option<DialTrouble> {
+        lock(&self.dial_trouble).clone()
     }
 
     /// Wakes `waker` when a lane's connection was made, refused or closed.

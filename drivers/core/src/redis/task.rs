@@ -17,7 +17,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use larder_engine::Instant;
@@ -25,6 +25,8 @@ use larder_engine::machine::{Action, DialError, Disconnect, Transmit};
 use larder_engine::resp::{Decoder, Limits, Reply};
 
 use super::shared::Shared;
+use super::transport::{Security, Transport};
+use super::trouble::DialTrouble;
 use crate::runtime::{Runtime, Stream, Timer};
 
 /// Rounds after which other tasks get their turn.
@@ -46,7 +48,10 @@ pub(crate) struct LaneTask<R: Runtime> {
     shared: Arc<Shared>,
     runtime: Arc<R>,
     index: usize,
+    security: Security,
     socket: Socket<R::Stream>,
+    /// What the socket has to say in this round about why it cannot be used.
+    trouble: Option<DialTrouble>,
     decoder: Decoder,
     input: BytesMut,
     replies: Vec<Reply>,
@@ -62,10 +67,12 @@ pub(crate) struct LaneTask<R: Runtime> {
     told: (bool, bool, u64),
 }
 
-enum Socket<S> {
+enum Socket<S: Stream> {
     Closed,
     Dialing(Pin<Box<dyn Future<Output = io::Result<S>> + Send>>),
-    Open(S),
+    /// Connected, and not yet fit to be used.
+    Securing(Transport<S>),
+    Open(Transport<S>),
 }
 
 /// What the socket had to say in one round.
@@ -87,13 +94,21 @@ enum Round {
 }
 
 impl<R: Runtime> LaneTask<R> {
-    pub(crate) fn new(shared: Arc<Shared>, runtime: Arc<R>, index: usize, limits: Limits) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        runtime: Arc<R>,
+        index: usize,
+        limits: Limits,
+        security: Security,
+    ) -> Self {
         Self {
             timer: runtime.timer(),
             shared,
             runtime,
             index,
+            security,
             socket: Socket::Closed,
+            trouble: None,
             decoder: Decoder::new(limits),
             input: BytesMut::new(),
             replies: Vec::new(),
@@ -115,19 +130,29 @@ impl<R: Runtime> LaneTask<R> {
     }
 
     fn dial(&mut self, cx: &mut Context<'_>, news: &mut News) {
-        let Socket::Dialing(dial) = &mut self.socket else { return };
-        match dial.as_mut().poll(cx) {
-            Poll::Ready(Ok(stream)) => {
-                self.socket = Socket::Open(stream);
+        match self.poll_dial(cx) {
+            Poll::Ready(Ok(())) => {
+                if let Socket::Securing(transport) = std::mem::replace(&mut self.socket, Socket::Closed) {
+                    self.socket = Socket::Open(transport);
+                }
                 news.connected = true;
             }
             Poll::Ready(Err(error)) => {
-                self.shared.set_dial_error(Some(error.to_string()));
+                self.trouble = Some((&error).into());
                 self.socket = Socket::Closed;
                 news.dial_failed = true;
             }
             Poll::Pending => {}
         }
+    }
+
+    fn poll_dial(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Socket::Dialing(dial) = &mut self.socket {
+            let stream = ready!(dial.as_mut().poll(cx))?;
+            self.socket = Socket::Securing(self.security.wrap(stream)?);
+        }
+        let Socket::Securing(transport) = &mut self.socket else { return Poll::Pending };
+        transport.poll_secured(cx)
     }
 
     fn read(&mut self, cx: &mut Context<'_>, news: &mut News) {
@@ -153,7 +178,8 @@ impl<R: Runtime> LaneTask<R> {
                         return;
                     }
                 }
-                Poll::Ready(_) => {
+                Poll::Ready(end) => {
+                    self.trouble = end.err().as_ref().and_then(DialTrouble::carried_by);
                     news.disconnected = Some(Disconnect::Lost);
                     return;
                 }
@@ -171,7 +197,9 @@ impl<R: Runtime> LaneTask<R> {
                     self.taken += n;
                     news.written += n;
                 }
-                Poll::Ready(_) => {
+                Poll::Ready(end) => {
+                    let trouble = end.err().as_ref().and_then(DialTrouble::carried_by);
+                    self.trouble = self.trouble.take().or(trouble);
                     news.disconnected = news.disconnected.or(Some(Disconnect::Lost));
                     break;
                 }
@@ -229,7 +257,8 @@ impl<R: Runtime> LaneTask<R> {
         lane.take_wakers(&mut self.wakers);
         let _ = lane.take_news(); // All of it has just been looked at.
         let state = (lane.is_ready(), lane.is_closed(), lane.stats().dial_failures);
-        let dial_error = if state.2 == self.told.2 { None } else { lane.last_error().cloned() };
+        let failed = if state.2 == self.told.2 { None } else { lane.last_error() };
+        self.tell_trouble(failed, state.0);
         let round = match transmit {
             Transmit::Ready => Round::Again,
             Transmit::Linger => Round::Yield,
@@ -243,12 +272,15 @@ impl<R: Runtime> LaneTask<R> {
         drop(cell);
         self.wakers.drain(..).for_each(Waker::wake);
         shared.follow_up(self.index, aftermath);
-        self.tell_watchers(state, dial_error);
+        self.tell_watchers(state);
         self.set_timer(due);
         round
     }
 
     fn act(&mut self, action: Action) {
+        if let Socket::Securing(_) = self.socket {
+            self.trouble = Some(DialTrouble::unsecured());
+        }
         match action {
             Action::Dial => {
                 self.hang_up();
@@ -267,13 +299,17 @@ impl<R: Runtime> LaneTask<R> {
         self.taken = 0;
     }
 
-    fn tell_watchers(&mut self, state: (bool, bool, u64), dial_error: Option<DialError>) {
-        match dial_error {
-            Some(DialError::Unreachable) => {} // Told by the dial itself, which knows more.
-            Some(error) => self.shared.set_dial_error(Some(error.to_string())),
-            None if state.0 && !self.told.0 => self.shared.set_dial_error(None),
+    /// Keeps the shared account of the latest dial. Where the socket has something to say, it knows more than the lane.
+    fn tell_trouble(&mut self, failed: Option<&DialError>, ready: bool) {
+        let trouble = self.trouble.take();
+        match failed {
+            Some(error) => self.shared.set_dial_trouble(trouble.or_else(|| Some(error.into()))),
+            None if ready && !self.told.0 => self.shared.set_dial_trouble(None),
             None => {}
         }
+    }
+
+    fn tell_watchers(&mut self, state: (bool, bool, u64)) {
         if state != self.told {
             self.told = state;
             self.shared.wake_watchers();
