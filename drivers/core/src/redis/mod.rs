@@ -48,7 +48,7 @@ impl Handle {
             let runtime = Arc::clone(&runtime);
             move || runtime.now()
         });
-        let shared = Arc::new(Shared::new(config, endpoint, clock, random_seed));
+        let shared = Arc::new(Shared::new(config, endpoint, clock, || runtime.seed()));
         for index in 0..shared.lanes() {
             runtime.spawn(LaneTask::new(Arc::clone(&shared), Arc::clone(&runtime), index, limits));
         }
@@ -84,11 +84,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close(self.shared.clock.now());
     }
-}
-
-/// Seeds for hashers and jitter, from the same source as the standard library's maps.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-
-    RandomState::new().hash_one(std::time::Instant::now())
 }

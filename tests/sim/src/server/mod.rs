@@ -192,7 +192,7 @@ struct Session {
 /// The server, or servers: a master and the one it replaced.
 #[derive(Debug)]
 pub(crate) struct Server {
-    config: ServerConfig,
+    pub(crate) config: ServerConfig,
     pub(crate) data: Data,
     sessions: Vec<Option<Session>>,
     term: u32,
