@@ -211,6 +211,7 @@ pub struct RedisBuilder {
     derived: Derived,
     limits: Limits,
     operation_timeout: Duration,
+    record: Option<usize>,
 }
 
 impl RedisBuilder {
@@ -229,6 +230,7 @@ impl RedisBuilder {
             derived: Derived::default(),
             limits: Limits::default(),
             operation_timeout: engine.operation_timeout,
+            record: None,
         }
     }
 
@@ -333,6 +335,13 @@ impl RedisBuilder {
         self
     }
 
+    /// Records what the connections are told, from the start up to so many bytes, for [`Cache::recording`]. Default: nothing, which
+    /// costs nothing. For finding a fault, not for every day: keys and values are hashed, and what is recorded is kept in memory.
+    pub fn record(mut self, max_bytes: usize) -> Self {
+        self.record = Some(max_bytes);
+        self
+    }
+
     /// Connects, and waits until the server can be used.
     ///
     /// With the fallback on (the default) a server that cannot be reached is no error: the cache starts degraded, answers
@@ -359,7 +368,7 @@ impl RedisBuilder {
     /// A parameter makes no sense.
     pub fn connect_lazy(self, runtime: impl Runtime) -> Result<Cache, Error> {
         let (url, config) = self.check()?;
-        let handle = Handle::start(&config, self.limits, url.endpoint, runtime);
+        let handle = Handle::start(&config, self.limits, url.endpoint, runtime, self.record);
         Ok(self.common.build(Kind::Redis(handle)))
     }
 

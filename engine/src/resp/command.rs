@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -116,6 +117,15 @@ pub enum Command<'a> {
         /// Its value.
         value: &'a [u8],
     },
+    /// One that is on the wire already: from a [recording](crate::machine::Recording).
+    Encoded {
+        /// The whole command.
+        wire: &'a [u8],
+        /// See [`Command::is_idempotent`].
+        idempotent: bool,
+        /// See [`Command::is_optional`].
+        optional: bool,
+    },
 }
 
 impl Command<'_> {
@@ -130,6 +140,32 @@ impl Command<'_> {
             Piece::Key(Key { namespace, key }) => put_joined(out, namespace, key),
             Piece::Number(number) => put_number(out, number),
         });
+    }
+
+    /// The command as [`Command::encode`] has it, and where in it keys, values and other words of callers are.
+    pub(crate) fn encode_marked(&self) -> (Vec<u8>, Vec<Range<usize>>) {
+        let (mut out, mut marks) = (Vec::new(), Vec::new());
+        let mark = |out: &Vec<u8>, len: usize| {
+            let end = out.len().saturating_sub(2); // The line end behind it.
+            end.saturating_sub(len)..end
+        };
+        self.pieces(|piece| match piece {
+            Piece::Framed(bytes) => out.extend_from_slice(bytes),
+            Piece::Array(count) => put_array(&mut out, count),
+            Piece::Number(number) => put_number(&mut out, number),
+            Piece::Text(text) => {
+                put_bulk(&mut out, text);
+                marks.push(mark(&out, text.len()));
+            }
+            Piece::Key(key) => {
+                match key.namespace {
+                    [] => put_bulk(&mut out, key.key),
+                    namespace => put_joined(&mut out, namespace, key.key),
+                }
+                marks.push(mark(&out, key.len()));
+            }
+        });
+        (out, marks)
     }
 
     /// How many bytes [`Command::encode`] appends, exactly. Costs no look at keys and values.
@@ -158,13 +194,14 @@ impl Command<'_> {
             Self::DelAll(_) | Self::Eval { .. } => true,
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => true,
             Self::ClientSetName(_) | Self::ClientSetInfo { .. } => true,
+            Self::Encoded { idempotent, .. } => *idempotent,
         }
     }
 
     /// Whether a server that refuses it may be well otherwise: there is another way to the same end.
     #[must_use]
     pub const fn is_optional(&self) -> bool {
-        matches!(self, Self::DelAll(_) | Self::Eval { .. })
+        matches!(self, Self::DelAll(_) | Self::Eval { .. } | Self::Encoded { optional: true, .. })
     }
 
     /// The command's name, as in Redis's documentation.
@@ -185,6 +222,7 @@ impl Command<'_> {
             Self::Select(_) => "SELECT",
             Self::ClientSetName(_) => "CLIENT SETNAME",
             Self::ClientSetInfo { .. } => "CLIENT SETINFO",
+            Self::Encoded { .. } => "a recorded command",
         }
     }
 
@@ -286,13 +324,14 @@ impl Command<'_> {
                 show(Text(attribute));
                 show(Text(value));
             }
+            Self::Encoded { wire, .. } => show(Framed(wire)),
         }
     }
 }
 
 enum Piece<'a> {
     /// Bytes as they go out.
-    Framed(&'static [u8]),
+    Framed(&'a [u8]),
     /// The head of an array of so many bulk strings.
     Array(usize),
     /// A bulk string.
@@ -341,6 +380,7 @@ impl fmt::Debug for Command<'_> {
             Self::ClientSetInfo { attribute, value } => {
                 write!(f, " {} {}", Escaped(attribute), Escaped(value))
             }
+            Self::Encoded { wire, .. } => write!(f, " ({} bytes)", wire.len()),
             Self::Ping => Ok(()),
         }
     }

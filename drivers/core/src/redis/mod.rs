@@ -42,13 +42,14 @@ impl Handle {
         limits: Limits,
         endpoint: Endpoint,
         runtime: R,
+        record: Option<usize>,
     ) -> Self {
         let runtime = Arc::new(runtime);
         let clock = Clock::new({
             let runtime = Arc::clone(&runtime);
             move || runtime.now()
         });
-        let shared = Arc::new(Shared::new(config, endpoint, clock, || runtime.seed()));
+        let shared = Arc::new(Shared::new(config, endpoint, clock, || runtime.seed(), record));
         for index in 0..shared.lanes() {
             runtime.spawn(LaneTask::new(Arc::clone(&shared), Arc::clone(&runtime), index, limits));
         }
