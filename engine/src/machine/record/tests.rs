@@ -131,7 +131,7 @@ fn lived(max_bytes: usize) -> Lane {
     config.handshake.database = 3;
     let mut lane = Lane::recorded(config, 7, at(0), Recorder::new(max_bytes, secret_hash));
     let permit = || Breaker::new(BreakerConfig::default(), 1).admit(at(0)).expect("closed");
-    let mut pass = |lane: &mut Lane, now| {
+    let pass = |lane: &mut Lane, now| {
         while lane.poll_action().is_some() {}
         let mut out = Vec::new();
         while lane.poll_transmit(&mut out) != Transmit::Nothing {}
