@@ -111,10 +111,16 @@ pub fn escape_glob(prefix: &[u8]) -> Vec<u8> {
 /// ```
 #[must_use]
 pub fn scan_pattern(namespace: &[u8]) -> Vec<u8> {
-    let mut pattern = escape_glob(namespace);
-    if !namespace.is_empty() {
-        pattern.push(b':');
+    let mut prefix = namespace.to_vec();
+    if !prefix.is_empty() {
+        prefix.push(b':');
     }
+    prefix_pattern(&prefix)
+}
+
+/// The `MATCH` pattern of exactly the keys that begin with `prefix`.
+pub(crate) fn prefix_pattern(prefix: &[u8]) -> Vec<u8> {
+    let mut pattern = escape_glob(prefix);
     pattern.push(b'*');
     pattern
 }

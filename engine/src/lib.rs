@@ -36,8 +36,8 @@
 //! engine.handle_connected(now, 0);
 //! assert_eq!(write(&mut engine, now), b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
 //! read(&mut engine, now, b"%1\r\n+proto\r\n:3\r\n");
-//! write(&mut engine, now); // CLIENT SETINFO, twice.
-//! read(&mut engine, now, b"+OK\r\n+OK\r\n");
+//! write(&mut engine, now); // CLIENT SETINFO, twice, and CLIENT INFO.
+//! read(&mut engine, now, b"+OK\r\n+OK\r\n$31\r\nid=18 addr=192.0.2.1:49152 fd=8\r\n");
 //! assert!(engine.is_ready(0));
 //!
 //! // Two operations travel in one write, and are answered in order.

@@ -131,3 +131,31 @@ async fn a_replay_survives_another_outage() {
     eventually("the journal is empty", async || redis(&cache).journalled == 0).await;
     assert_eq!(server.cli(&["--raw", "KEYS", "t:k*"]).trim(), "");
 }
+
+/// What a clear promised during an outage is done when Redis is back: also to keys that this process never saw, and not to
+/// what was set since.
+#[tokio::test]
+async fn a_clear_reaches_redis_when_it_is_back() {
+    let server = RedisServer::start();
+    let cache = quick(server.url()).breaker_threshold(1).connect(Tokio).await.expect("connects");
+    cache.set("known", "old").await.expect("set");
+    let fill =
+        "for n = 1, 5000 do redis.call('SET', 't:k' .. n, 'theirs') end redis.call('SET', 'u:k', 'theirs')";
+    assert_eq!(server.cli(&["EVAL", fill, "0"]), "");
+    server.pause();
+    eventually("the breaker opens", async || {
+        cache.get::<String>("other").await.expect("answered");
+        redis(&cache).circuit_state == BreakerState::Open
+    })
+    .await;
+    cache.clear().await.expect("promised");
+    set(&cache, "since", "new").await;
+    assert_eq!(redis(&cache).journalled, 2);
+    assert_eq!(cache.get::<String>("k1").await.expect("answered"), None);
+    server.resume();
+    returns_to_redis(&cache.namespace("u").expect("a namespace")).await;
+    eventually("the journal is empty", async || redis(&cache).journalled == 0).await;
+    assert_eq!(server.cli(&["GET", "t:since"]).trim_matches('"'), "new");
+    assert_eq!(server.cli(&["--raw", "KEYS", "t:*"]).trim(), "t:since");
+    assert_eq!(server.cli(&["EXISTS", "u:k"]), "1", "of another namespace");
+}

@@ -415,7 +415,12 @@ async fn converse(
             let command = words(&command);
             let told = acts.iter().find(|(word, _)| !word.is_empty() && command.starts_with(word));
             log.lock().expect("no panic").push(command.clone());
-            let usual = if command.starts_with("HELLO") { "%1\r\n+proto\r\n:3\r\n" } else { "+OK\r\n" };
+            let usual = match command.as_str() {
+                hello if hello.starts_with("HELLO") => "%1\r\n+proto\r\n:3\r\n",
+                "CLIENT INFO" => "$29\r\nid=7 addr=127.0.0.1:4711 fd=8\r\n",
+                kill if kill.starts_with("CLIENT KILL") => ":0\r\n",
+                _ => "+OK\r\n",
+            };
             let told = told.map_or(Say(usual), |(_, act)| *act);
             is_silent |= matches!(told, Nothing);
             if !is_silent && !act(&mut stream, told, pace).await {
@@ -475,7 +480,7 @@ async fn a_server_that_refuses_hello_is_spoken_to_in_resp2() {
             assert_eq!(cache.get::<u32>("k").await.expect("served"), Some(1));
             let asked = server.asked();
             let (info, rest): (Vec<_>, Vec<_>) = asked.iter().partition(|asked| asked.starts_with("CLIENT"));
-            assert_eq!(info.len(), 2, "{asked:?}");
+            assert_eq!(info.len(), 3, "{asked:?}");
             assert_eq!(rest[..expected.len()], *expected, "{asked:?}");
             assert_eq!(rest[expected.len()..], ["GET t:k"], "{asked:?}");
         }
@@ -558,12 +563,13 @@ async fn each_step_of_the_handshake_ends_with_the_connect_timeout() {
     let limit = Duration::from_millis(300);
     let resp2 = ("HELLO", Say(UNKNOWN));
     let slowly = Some(Duration::from_millis(100));
-    let table: [(&str, &str, Script, Option<Duration>); 7] = [
+    let table: [(&str, &str, Script, Option<Duration>); 8] = [
         ("HELLO", "HELLO", vec![("HELLO", Nothing)], None),
         ("AUTH", "AUTH", vec![resp2, ("AUTH", Nothing)], None),
         ("SELECT", "SELECT", vec![("SELECT", Nothing)], None),
         ("SELECT in RESP2", "SELECT", vec![resp2, ("SELECT", Nothing)], None),
         ("CLIENT", "CLIENT SETINFO", vec![("CLIENT", Nothing)], None),
+        ("CLIENT INFO", "CLIENT INFO", vec![("CLIENT INFO", Nothing)], None),
         ("half a reply", "HELLO", vec![("HELLO", Say("%1\r\n+proto\r\n"))], None),
         ("a byte at a time", "HELLO", vec![], slowly),
     ];
@@ -601,6 +607,7 @@ async fn a_server_that_hangs_up_at_any_step_is_found_out_at_once() {
         ("SELECT", "SELECT", vec![("SELECT", HangUp)]),
         ("SELECT in RESP2", "SELECT", vec![resp2, ("SELECT", HangUp)]),
         ("CLIENT", "CLIENT SETINFO", vec![("CLIENT", HangUp)]),
+        ("CLIENT INFO", "CLIENT INFO", vec![("CLIENT INFO", HangUp)]),
     ] {
         let server = Scripted::start(acts).await;
         let (error, took) = timed(server.builder("app:s3cret@", 1).connect(Tokio)).await;

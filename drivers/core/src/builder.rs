@@ -304,8 +304,10 @@ impl RedisBuilder {
         self
     }
 
-    /// The most keys written during an outage that are kept until Redis is back; more are refused with an error. Default
-    /// 10 000, shared out over 8 shards.
+    /// The most keys written during an outage that are kept until Redis is back. Default 10 000, shared out over 8 shards.
+    ///
+    /// One more set is refused with an error. One more delete clears the namespace when Redis is back, and until then the
+    /// shard's part of it is answered with misses; without a namespace it is refused too.
     pub fn journal_max_entries(mut self, entries: usize) -> Self {
         self.tier.max_local_entries = entries;
         self

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_engine::codec::Codec;
 use larder_engine::key::{KeyRules, check_namespace};
-use larder_engine::machine::{Clear as ClearMachine, KeyBuf, Request, key_hash};
+use larder_engine::machine::{Clear as ClearMachine, KeyBuf, Operation, Request, key_hash};
 use larder_engine::stats::Counts;
 use serde::{Deserialize, Serialize};
 
@@ -192,8 +192,12 @@ impl Cache {
     /// On Redis in steps of some hundred keys, by `SCAN` and `UNLINK`, which hold nobody up; each step has the deadline
     /// of one operation. Keys that are set meanwhile may survive.
     ///
+    /// During an outage the fallback promises it: the namespace is this process's alone until Redis was cleared, and what is
+    /// written since survives that. A server that refuses then (a user without the right to `SCAN` or `UNLINK`) voids the
+    /// promise.
+    ///
     /// # Errors
-    /// Redis could not be asked and there is no fallback, or the namespace is empty on a Redis: that would remove every
+    /// Redis could not be asked and there is no fallback; Redis refuses, in an outage 64 namespaces were cleared already; or the namespace is empty on a Redis: that would remove every
     /// key of the database, whosever they are.
     pub fn clear(&self) -> Clear<'_> {
         let prefix = self.prefix();
@@ -235,7 +239,7 @@ impl Cache {
         ServerInfo::new(match &self.inner.kind {
             Kind::Redis(handle) => {
                 let section = KeyBuf::from_slice(section.as_bytes());
-                Some(Call::Redis(RedisCall::new(&handle.shared, section, 0, Request::Info)))
+                Some(Call::Redis(RedisCall::new(&handle.shared, Operation::new(section, 0, Request::Info))))
             }
             Kind::Memory { .. } | Kind::Custom { .. } => None,
         })
@@ -309,7 +313,9 @@ impl Cache {
         match &self.inner.kind {
             Kind::Redis(handle) => {
                 let hash = key_hash(&key);
-                Call::Redis(RedisCall::new(&handle.shared, key, hash, request))
+                let namespace_len = if self.namespace.is_empty() { 0 } else { self.namespace.len() + 1 };
+                let operation = Operation::new(key, hash, request).in_namespace(namespace_len);
+                Call::Redis(RedisCall::new(&handle.shared, operation))
             }
             Kind::Memory { cache, tally } => Call::Memory { cache, tally, key, request },
             Kind::Custom { backend, tally } => {

@@ -90,8 +90,8 @@ pub(crate) struct RedisCall<'a> {
 }
 
 impl<'a> RedisCall<'a> {
-    pub(crate) fn new(shared: &'a Shared, key: KeyBuf, hash: u64, request: Request) -> Self {
-        Self { shared, operation: Operation::new(key, hash, request) }
+    pub(crate) fn new(shared: &'a Shared, operation: Operation) -> Self {
+        Self { shared, operation }
     }
 }
 

@@ -18,8 +18,8 @@
 //!
 //! Writes accepted during an outage are kept in a journal in memory, which answers for their keys until Redis has them. When it
 //! is back, a value is set there if Redis still holds what this process last saw under the key, and the key is deleted otherwise, so
-//! that the next reader asks the source of truth ([`Reconcile`] has other policies). A crash of the process loses the journal. A
-//! clear during an outage is this process's alone: other keys than those it knows of stay in Redis.
+//! that the next reader asks the source of truth ([`Reconcile`] has other policies). A clear is carried
+//! out when Redis is back, and until then this process answers for the whole namespace. A crash of the process loses the journal.
 //! [`lookup`](Cache::lookup) tells where an answer came from.
 
 mod backend;

@@ -77,7 +77,7 @@ pub struct RedisStats {
     pub fallback_size: usize,
     /// The bytes of their keys and values.
     pub fallback_memory: u64,
-    /// Of these, keys whose latest write Redis has not got yet.
+    /// Of these, keys whose latest write Redis has not got yet; and clears.
     pub journalled: usize,
     /// Why the latest attempt to connect failed; `None` once one has succeeded.
     pub last_connection_error: Option<String>,

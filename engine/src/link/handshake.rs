@@ -19,6 +19,8 @@
 //! | SELECT  | `SELECT database`                        | SETUP, database is not 0   | `+OK`        | it ends       |
 //! | SETNAME | `CLIENT SETNAME name`                    | SETUP, RESP2, has a name   | `+OK`        | NOAUTH: ends  |
 //! | SETINFO | `CLIENT SETINFO LIB-NAME …`, `LIB-VER …` | SETUP                      | `+OK`        | NOAUTH: ends  |
+//! | INFO    | `CLIENT INFO`                            | SETUP                      | anything     | NOAUTH: ends  |
+//! | KILL    | `CLIENT KILL ID number ADDR address`     | SETUP, has a predecessor   | anything     | NOAUTH: ends  |
 //!
 //! A HELLO refused with NOPROTO, NOPERM or as an unknown command leads to RESP2, any other refusal of it ends the
 //! handshake. What is refused with anything but NOAUTH in the rows that name it was a courtesy: it does not matter.
@@ -32,7 +34,13 @@
 //! SETINFO does not, since Redis 7.0 first says that it does not know that, and then nothing would be served. Every
 //! command has its own slot for its reply, so that a courtesy that an old server does not know, or an ACL forbids,
 //! cannot be taken for the answer to what must succeed.
+//!
+//! INFO learns the number and the address by which the server knows this connection ([`Identity`]); servers before Redis
+//! 6.2 do not tell. KILL ends the connection before, its *predecessor*, which left writes unanswered: what the server
+//! had received of them and not executed is gone then. An integer says that it is *fenced*: `:1`, or `:0` where the
+//! server had ended it already. Whatever else they are answered is no reason not to serve; the writes are then at large.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -48,6 +56,8 @@ enum Step {
     Select,
     SetName,
     SetInfo,
+    Info,
+    Kill,
 }
 
 /// What a reply means to its step.
@@ -64,8 +74,45 @@ enum Verdict {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     Continue,
-    Done,
+    Done {
+        /// Who this connection is.
+        identity: Option<Identity>,
+        /// Whether the predecessor is no more.
+        fenced: bool,
+    },
 }
+
+/// Who a connection is to its server.
+///
+/// The number alone would do, were it not that a server that was restarted counts from the beginning: the address makes
+/// sure that nobody else is meant. So there is no identity without one, as on a Unix socket, where all have the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    id: u64,
+    addr: Box<[u8]>,
+}
+
+impl Identity {
+    /// What `CLIENT INFO` says: `id=5 addr=127.0.0.1:43210 laddr=…`, in any order.
+    fn from_reply(reply: &Reply) -> Option<Self> {
+        let text = match reply {
+            Reply::Bulk(text) | Reply::Verbatim { text, .. } => text,
+            _ => return None,
+        };
+        let field =
+            |name: &[u8]| text.split(u8::is_ascii_whitespace).find_map(|field| field.strip_prefix(name));
+        let number = |digits: &[u8]| core::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+        let addr = field(b"addr=").filter(|addr| addr.len() <= MAX_ADDRESS)?;
+        // A Unix socket's is `/its/path:0`, one that the server does not know `?:0`.
+        let (colon, _) = addr.iter().enumerate().rev().find(|(_, byte)| **byte == b':')?;
+        let port = addr.get(colon + 1..).and_then(number).filter(|port| (1..=0xffff).contains(port));
+        port.filter(|_| colon > 0)?;
+        Some(Self { id: number(field(b"id=")?)?, addr: addr.into() })
+    }
+}
+
+/// Longer than any address with a port, IPv6 and zone included.
+const MAX_ADDRESS: usize = 128;
 
 /// Why a connection is not used although it was made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,15 +166,19 @@ impl HandshakeError {
 pub(crate) struct Handshake {
     /// What the server still owes, in order.
     expected: VecDeque<Step>,
+    /// Who is to be ended.
+    predecessor: Option<Identity>,
+    identity: Option<Identity>,
+    fenced: bool,
 }
 
 impl Handshake {
-    pub(crate) fn start(config: &HandshakeConfig, out: &mut Vec<u8>) -> Self {
+    pub(crate) fn start(config: &HandshakeConfig, predecessor: Option<Identity>, out: &mut Vec<u8>) -> Self {
         let auth = config.credentials.as_ref().map(|credentials| {
             // HELLO's AUTH always names a user; a password alone is that of `default`.
             (credentials.username.as_deref().unwrap_or(b"default"), credentials.password.expose())
         });
-        let mut handshake = Self { expected: VecDeque::new() };
+        let mut handshake = Self { expected: VecDeque::new(), predecessor, identity: None, fenced: false };
         let hello = Command::Hello { version: 3, auth, client_name: config.client_name.as_deref() };
         handshake.say(Step::Hello, &hello, out);
         handshake
@@ -145,6 +196,8 @@ impl Handshake {
         match (step.judge(reply), reply) {
             (Verdict::Accepted, _) if step == Step::Hello => self.set_up(config, false, out),
             (Verdict::Accepted, _) if step == Step::Auth => self.set_up(config, true, out),
+            (Verdict::Accepted, _) if step == Step::Info => self.identity = Identity::from_reply(reply),
+            (Verdict::Accepted, _) if step == Step::Kill => self.fenced = reply.as_integer().is_some(),
             (Verdict::Accepted, _) => {}
             (Verdict::Resp2, _) => self.continue_in_resp2(config, out),
             (Verdict::Refused, Reply::Error(error)) => {
@@ -155,7 +208,10 @@ impl Handshake {
                 return Err(HandshakeError::Unexpected { during: step.name() });
             }
         }
-        Ok(if self.expected.is_empty() { Progress::Done } else { Progress::Continue })
+        Ok(match self.expected.is_empty() {
+            true => Progress::Done { identity: self.identity.take(), fenced: self.fenced },
+            false => Progress::Continue,
+        })
     }
 
     /// The command whose answer is due.
@@ -188,6 +244,10 @@ impl Handshake {
             let (attribute, value) = (attribute.as_bytes(), value.as_bytes());
             self.say(Step::SetInfo, &Command::ClientSetInfo { attribute, value }, out);
         }
+        self.say(Step::Info, &Command::ClientInfo, out);
+        if let Some(Identity { id, addr }) = self.predecessor.take() {
+            self.say(Step::Kill, &Command::ClientKill { id, addr: &addr }, out);
+        }
     }
 
     /// A command and the slot of its reply: never one without the other.
@@ -206,6 +266,7 @@ impl Step {
             (Self::Hello | Self::Auth | Self::Select, Reply::Error(_)) => Verdict::Refused,
             // What is not let in here will not be let in later either.
             (_, Reply::Error(error)) if error.code() == b"NOAUTH" => Verdict::Refused,
+            (Self::Info | Self::Kill, _) => Verdict::Accepted,
             (Self::Ping | Self::SetName | Self::SetInfo, Reply::Error(_)) => Verdict::Accepted,
             (Self::Ping, Reply::Simple(_)) => Verdict::Accepted,
             (Self::Auth | Self::Select | Self::SetName | Self::SetInfo, reply) if reply.is_ok() => {
@@ -223,6 +284,8 @@ impl Step {
             Self::Select => "SELECT",
             Self::SetName => "CLIENT SETNAME",
             Self::SetInfo => "CLIENT SETINFO",
+            Self::Info => "CLIENT INFO",
+            Self::Kill => "CLIENT KILL",
         }
     }
 }
@@ -303,29 +366,37 @@ mod tests {
         }
     }
 
-    const INFO: [&str; 2] =
-        ["CLIENT SETINFO LIB-NAME larder", concat!("CLIENT SETINFO LIB-VER ", env!("CARGO_PKG_VERSION"))];
+    const INFO: [&str; 3] = [
+        "CLIENT SETINFO LIB-NAME larder",
+        concat!("CLIENT SETINFO LIB-VER ", env!("CARGO_PKG_VERSION")),
+        "CLIENT INFO",
+    ];
+    const KILL: &str = "CLIENT KILL ID 18 ADDR 10.0.0.1:4711";
+
+    fn predecessor() -> Identity {
+        Identity { id: 18, addr: b"10.0.0.1:4711"[..].into() }
+    }
     const HELLO_OK: &str = "%1\r\n+proto\r\n:3\r\n";
 
     /// Every transition of the diagram: what the server says, what we say to that, and how it ends.
     #[test]
     fn the_dialogue_follows_the_diagram() {
-        let resp3 = vec![(HELLO_OK, vec!["SELECT 2", INFO[0], INFO[1]])];
+        let resp3 = vec![(HELLO_OK, vec!["SELECT 2", INFO[0], INFO[1], INFO[2], KILL])];
         let resp2 = |refusal| {
             vec![
                 (refusal, vec!["AUTH pw"]),
-                ("+OK\r\n", vec!["SELECT 2", "CLIENT SETNAME me", INFO[0], INFO[1]]),
+                ("+OK\r\n", vec!["SELECT 2", "CLIENT SETNAME me", INFO[0], INFO[1], INFO[2], KILL]),
             ]
         };
         for (mut script, courtesies) in [
-            (resp3, 2),
-            (resp2("-NOPROTO unsupported protocol version\r\n"), 3),
-            (resp2("-ERR unknown command 'HELLO'\r\n"), 3),
-            (resp2("-NOPERM this user has no permissions to run the 'hello' command\r\n"), 3),
+            (resp3, 4),
+            (resp2("-NOPROTO unsupported protocol version\r\n"), 5),
+            (resp2("-ERR unknown command 'HELLO'\r\n"), 5),
+            (resp2("-NOPERM this user has no permissions to run the 'hello' command\r\n"), 5),
         ] {
             let config = config(true, 2);
             let mut out = Vec::new();
-            let mut handshake = Handshake::start(&config, &mut out);
+            let mut handshake = Handshake::start(&config, Some(predecessor()), &mut out);
             assert_eq!(words(&out), ["HELLO 3 AUTH default pw SETNAME me"]);
             script.push(("+OK\r\n", vec![])); // SELECT
             script.extend(vec![("-ERR unknown subcommand\r\n", vec![]); courtesies]);
@@ -334,7 +405,11 @@ mod tests {
                 out.clear();
                 let progress = handshake.handle_reply(&config, &reply(said), &mut out).expect("no refusal");
                 assert_eq!(words(&out), answer, "after {said:?}");
-                assert_eq!(progress == Progress::Done, at == last, "after {said:?}");
+                let expected = match at == last {
+                    true => Progress::Done { identity: None, fenced: false },
+                    false => Progress::Continue,
+                };
+                assert_eq!(progress, expected, "after {said:?}");
             }
         }
     }
@@ -342,7 +417,7 @@ mod tests {
     /// Every row of the table against every kind of reply.
     #[test]
     fn each_step_judges_as_the_table_says() {
-        use Step::{Auth, Hello, Ping, Select, SetInfo, SetName};
+        use Step::{Auth, Hello, Info, Kill, Ping, Select, SetInfo, SetName};
         use Verdict::{Accepted, Nonsense, Refused, Resp2};
 
         let steps = [Hello, Auth, Select, Ping, SetName, SetInfo];
@@ -374,6 +449,8 @@ mod tests {
             ("~0\r\n", [Nonsense; 6]),
         ] {
             assert_eq!(steps.map(|step| step.judge(&reply(said))), expected, "{said:?}");
+            let anything = if said.starts_with("-NOAUTH") { Refused } else { Accepted };
+            assert_eq!([Info, Kill].map(|step| step.judge(&reply(said))), [anything; 2], "{said:?}");
         }
     }
 
@@ -381,7 +458,7 @@ mod tests {
     #[test]
     fn an_old_server_that_wants_a_password_is_found_out() {
         let config = HandshakeConfig::default();
-        let mut handshake = Handshake::start(&config, &mut Vec::new());
+        let mut handshake = Handshake::start(&config, None, &mut Vec::new());
         let mut say = |said| handshake.handle_reply(&config, &reply(said), &mut Vec::new());
         assert_eq!(say("-ERR unknown command 'HELLO'\r\n"), Ok(Progress::Continue));
         let error = say("-NOAUTH Authentication required.\r\n").expect_err("nothing will be served");
@@ -419,11 +496,72 @@ mod tests {
     fn without_password_and_database_there_is_nothing_to_authenticate_or_select() {
         let config = HandshakeConfig::default();
         let mut out = Vec::new();
-        let mut handshake = Handshake::start(&config, &mut out);
+        let mut handshake = Handshake::start(&config, None, &mut out);
         assert_eq!(words(&out), ["HELLO 3"]);
         out.clear();
         handshake.handle_reply(&config, &reply("-ERR unknown command\r\n"), &mut out).expect("falls back");
-        assert_eq!(words(&out), ["PING", INFO[0], INFO[1]]);
+        assert_eq!(words(&out), ["PING", INFO[0], INFO[1], INFO[2]]);
+    }
+
+    /// What a handshake whose KILL is answered so ends with.
+    #[test]
+    fn the_predecessor_is_fenced_where_the_server_counts_whom_it_ended() {
+        for (said, expected) in [
+            (":1\r\n", true),
+            (":0\r\n", true),
+            ("+OK\r\n", false),
+            ("$1\r\n1\r\n", false),
+            ("_\r\n", false),
+            ("-NOPERM this user has no permissions to run the 'client|kill' command\r\n", false),
+            ("-ERR syntax error\r\n", false),
+            ("-ERR unknown command 'CLIENT'\r\n", false),
+            ("-READONLY You can't write against a read only replica.\r\n", false),
+            ("-LOADING Redis is loading the dataset in memory\r\n", false),
+            ("-BUSY Redis is busy running a script.\r\n", false),
+        ] {
+            let config = HandshakeConfig::default();
+            let mut handshake = Handshake::start(&config, Some(predecessor()), &mut Vec::new());
+            let mut say = |said| handshake.handle_reply(&config, &reply(said), &mut Vec::new());
+            for before in [HELLO_OK, "+OK\r\n", "+OK\r\n", "$2\r\nno\r\n"] {
+                assert_eq!(say(before), Ok(Progress::Continue));
+            }
+            assert_eq!(say(said), Ok(Progress::Done { identity: None, fenced: expected }), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_a_number_and_the_address_of_a_host() {
+        let text = |text: &str| Reply::Bulk(bytes::Bytes::copy_from_slice(text.as_bytes()));
+        let known = |addr: &[u8]| Some(Identity { id: 5, addr: addr.into() });
+        let long = "1".repeat(MAX_ADDRESS);
+        for (said, expected) in [
+            ("id=5 addr=127.0.0.1:43210 laddr=127.0.0.1:6379 fd=8 name=", known(b"127.0.0.1:43210")),
+            ("laddr=10.0.0.9:6379 addr=[::1]:9 name=id=7 id=5\n", known(b"[::1]:9")),
+            (
+                "laddr=10.0.0.9:6379 addr=[fe80::1%eth0]:65535 id=5 cmd=client|info",
+                known(b"[fe80::1%eth0]:65535"),
+            ),
+            ("id=5 addr=/run/redis.sock:0 laddr=/run/redis.sock:0", None),
+            ("id=5 addr=?:0", None),
+            ("id=5 addr=127.0.0.1:65536", None),
+            ("id=5 addr=127.0.0.1:", None),
+            ("id=5 addr=:80", None),
+            ("id=5 addr=localhost", None),
+            ("id=5 addr=", None),
+            ("id=5 laddr=127.0.0.1:43210", None),
+            ("id= addr=127.0.0.1:43210", None),
+            ("id=-5 addr=127.0.0.1:43210", None),
+            ("id=18446744073709551616 addr=127.0.0.1:43210", None),
+            ("addr=127.0.0.1:43210", None),
+            (&std::format!("id=5 addr={long}:1"), None),
+            ("", None),
+        ] {
+            assert_eq!(Identity::from_reply(&text(said)), expected, "{said:?}");
+        }
+        let verbatim = reply("=29\r\ntxt:id=5 addr=127.0.0.1:43210\r\n");
+        assert_eq!(Identity::from_reply(&verbatim), known(b"127.0.0.1:43210"));
+        let status = Reply::Simple("id=5 addr=127.0.0.1:43210".into());
+        assert_eq!(Identity::from_reply(&status), None, "no Redis says it so");
     }
 
     #[test]
@@ -436,7 +574,7 @@ mod tests {
             ("+OK\r\n", false),
         ] {
             let config = config(true, 0);
-            let mut handshake = Handshake::start(&config, &mut Vec::new());
+            let mut handshake = Handshake::start(&config, None, &mut Vec::new());
             let error = handshake.handle_reply(&config, &reply(said), &mut Vec::new()).expect_err(said);
             assert_eq!(error.is_configuration(), configuration, "{said:?}");
         }
@@ -446,7 +584,7 @@ mod tests {
     #[test]
     fn regression_a_refusal_that_quotes_the_password_is_not_repeated() {
         let config = config(true, 0);
-        let mut handshake = Handshake::start(&config, &mut Vec::new());
+        let mut handshake = Handshake::start(&config, None, &mut Vec::new());
         let error = handshake
             .handle_reply(&config, &reply("-WRONGPASS no, `pw` it is not\r\n"), &mut Vec::new())
             .expect_err("refused");
@@ -458,7 +596,7 @@ mod tests {
     #[test]
     fn a_refused_database_is_an_error_of_configuration() {
         let config = config(false, 99);
-        let mut handshake = Handshake::start(&config, &mut Vec::new());
+        let mut handshake = Handshake::start(&config, None, &mut Vec::new());
         handshake.handle_reply(&config, &reply(HELLO_OK), &mut Vec::new()).expect("HELLO is fine");
         let error = handshake
             .handle_reply(&config, &reply("-ERR DB index is out of range\r\n"), &mut Vec::new())

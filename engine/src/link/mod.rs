@@ -21,6 +21,24 @@
 //! *benefit of the doubt*): a restart or a killed connection is over in milliseconds. Once a dial has failed,
 //! or the server was silent for the stall timeout, the link is *down*: commands are refused at once until it
 //! is ready again.
+//!
+//! # Zombies
+//!
+//! A write whose answer never came may still be executed: a server that was stopped goes on, and reads what lies in the
+//! old socket when it has already served newer commands on ours. Commands of one key keep to one link, so it is enough
+//! that the next connection has the server end the one before, with all it has received and not executed, before it
+//! carries a command:
+//!
+//! ```text
+//!   ready ── SET k old ── lost ·············▶ the server may still execute it
+//!   next: HELLO, setup, CLIENT KILL ID … ADDR … ── ready ── SET k new
+//!                             └ an integer: fenced, nothing of the old one can come any more
+//!                             └ anything else, or nobody to name: not fenced, its keys come with `Event::Ready`
+//! ```
+//!
+//! A handshake that fails leaves the task to the next. A link that retires waits until all is answered, cancelled commands
+//! included, and so leaves nothing behind; one that is closed may, but has no next connection, and nobody who would
+//! take the old value for a new one.
 
 mod handshake;
 mod pipeline;
@@ -31,12 +49,14 @@ mod tests;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::LaneConfig;
 use crate::resp::{Command, DecodeError, ErrorClass, Reply};
 use crate::time::Instant;
 
 pub use handshake::HandshakeError;
-use handshake::{Handshake, Progress};
+use handshake::{Handshake, Identity, Progress};
 use pipeline::Pipeline;
 
 /// The shortest time a timer is set for.
@@ -157,7 +177,10 @@ pub(crate) type Sink<'a, T> = &'a mut dyn FnMut(T, Ended);
 /// What happened to the link itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    Ready,
+    Ready {
+        /// The keys of writes of the connection before that may still be executed, since it could not be fenced.
+        strays: Vec<Bytes>,
+    },
     DialFailed(DialError),
     /// Dialling again will not help before a configuration is changed.
     DialRefused(HandshakeError),
@@ -184,11 +207,23 @@ enum State {
     Closed,
 }
 
+/// A connection that ended with writes unanswered.
+#[derive(Debug)]
+struct Zombie {
+    identity: Option<Identity>,
+    /// What those writes are about, as far as they name it.
+    keys: Vec<Bytes>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Link<T> {
     config: LaneConfig,
     rng: fastrand::Rng,
     state: State,
+    /// Who this connection is to the server, once it is ready and if the server tells.
+    identity: Option<Identity>,
+    /// To be fenced by the next one.
+    zombie: Option<Zombie>,
     pipeline: Pipeline<Owner<T>>,
     /// Bytes of the handshake.
     control: Vec<u8>,
@@ -222,6 +257,8 @@ impl<T> Link<T> {
             config,
             rng: fastrand::Rng::with_seed(seed),
             state: State::Closed,
+            identity: None,
+            zombie: None,
             pipeline: Pipeline::new(),
             control: Vec::new(),
             hang_up: false,
@@ -334,7 +371,8 @@ impl<T> Link<T> {
             State::Dialing { deadline, trusted } if !self.dial => {
                 self.alive_at = self.now;
                 self.control.clear();
-                let handshake = Handshake::start(&self.config.handshake, &mut self.control);
+                let predecessor = self.zombie.as_ref().and_then(|zombie| zombie.identity.clone());
+                let handshake = Handshake::start(&self.config.handshake, predecessor, &mut self.control);
                 self.state = State::Handshaking { deadline, trusted, handshake };
             }
             _ => {} // News of an attempt that was given up; the one wanted now was not even asked for.
@@ -389,10 +427,13 @@ impl<T> Link<T> {
             }
             State::Handshaking { handshake, .. } => {
                 let progress = handshake.handle_reply(&self.config.handshake, &reply, &mut self.control)?;
-                if progress == Progress::Done {
+                if let Progress::Done { identity, fenced } = progress {
                     self.state = State::Ready;
+                    self.identity = identity;
                     self.served = false;
-                    self.events.push(Event::Ready);
+                    let at_large = self.zombie.take().filter(|_| !fenced);
+                    let strays = at_large.map_or_else(Vec::new, |zombie| zombie.keys);
+                    self.events.push(Event::Ready { strays });
                 }
             }
             State::Ready | State::Draining { .. } => {
@@ -590,11 +631,15 @@ impl<T> Link<T> {
     fn end_all(&mut self, keep_staged: bool, cause: Cause, ended: Sink<'_, T>) {
         self.retiring = false;
         self.lingered = false;
-        self.pipeline.disconnected(keep_staged, |orphan| {
+        let unanswered = self.pipeline.disconnected(keep_staged, |orphan| {
             if let Owner::Caller(owner) = orphan.owner {
                 ended(owner, if orphan.sent { Ended::Unknown(cause) } else { Ended::NotSent(cause) });
             }
         });
+        let identity = self.identity.take();
+        if let Some(keys) = unanswered {
+            self.zombie = Some(Zombie { identity, keys });
+        }
     }
 }
 

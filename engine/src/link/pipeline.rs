@@ -11,11 +11,16 @@
 //!
 //! A command whose caller has left stays in the queue: its reply still comes, and must be given to nobody
 //! (a *tombstone*). Only while it is staged can it still be taken back.
+//!
+//! Of a write whose reply never comes, the server may still execute the command: [`Pipeline::disconnected`] tells the
+//! keys of those. They are kept in a queue of bytes beside that of the commands, so that they cost no allocation.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::resp::Command;
+use bytes::Bytes;
+
+use crate::resp::{Command, Key};
 
 /// The commands in flight on one connection; `T` says whose they are.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Pipeline<T> {
     queue: VecDeque<Entry<T>>,
     /// How many at the back of `queue` are staged: encoded into `out` and not yet handed over.
     staged: usize,
+    /// The keys of the writes in `queue`, one behind the other.
+    keys: VecDeque<u8>,
     out: Vec<u8>,
     /// Bytes handed to the driver on this connection, and how many of them its socket has taken.
     handed: u64,
@@ -44,6 +51,9 @@ struct Entry<T> {
     len: usize,
     /// Where the command ends in the stream of bytes handed over; set when it is handed over.
     end: u64,
+    writes: bool,
+    /// How many bytes of `keys` are its key; none where it names none.
+    key: usize,
 }
 
 /// A command that ended with its connection.
@@ -59,6 +69,7 @@ impl<T> Pipeline<T> {
         Self {
             queue: VecDeque::new(),
             staged: 0,
+            keys: VecDeque::new(),
             out: Vec::new(),
             handed: 0,
             written: 0,
@@ -98,7 +109,8 @@ impl<T> Pipeline<T> {
         let before = self.out.len();
         command.encode(&mut self.out);
         let len = self.out.len() - before;
-        self.queue.push_back(Entry { owner, len, end: 0 });
+        let key = command.write_key().map_or(0, |key| put_key(&mut self.keys, key));
+        self.queue.push_back(Entry { owner, len, end: 0, writes: command.is_write(), key });
         self.staged += 1;
         self.bytes += len;
         self.ticket += len as u64;
@@ -143,8 +155,7 @@ impl<T> Pipeline<T> {
     }
 
     fn leave_out_withdrawn(&mut self, wanted: impl Fn(&T) -> bool) {
-        let first = self.queue.len() - self.staged;
-        let staged = self.queue.split_off(first);
+        let (staged, mut keys) = self.split_off_staged();
         let bytes = core::mem::take(&mut self.out);
         let mut rest = bytes.as_slice();
         self.staged = 0;
@@ -152,8 +163,10 @@ impl<T> Pipeline<T> {
         for entry in staged {
             let (command, behind) = rest.split_at(entry.len.min(rest.len()));
             rest = behind;
+            let key = keys.drain(..entry.key);
             if wanted(&entry.owner) {
                 self.out.extend_from_slice(command);
+                self.keys.extend(key);
                 self.queue.push_back(entry);
                 self.staged += 1;
             } else {
@@ -176,32 +189,66 @@ impl<T> Pipeline<T> {
         }
         let entry = self.queue.pop_front()?;
         self.bytes -= entry.len;
+        self.keys.drain(..entry.key);
         Some(entry.owner)
     }
 
     /// The connection is gone. What was handed over ends; what is only staged was never part of it and goes out
     /// on the next one where `keep_staged` says so, and otherwise ends too, unsent.
-    pub(crate) fn disconnected(&mut self, keep_staged: bool, mut ended: impl FnMut(Orphan<T>)) {
-        let staged = self.queue.split_off(self.queue.len() - self.staged);
+    ///
+    /// Where the server may still execute writes, wanted or not, the answer is their keys, as far as they name one: oldest
+    /// first, and a key as often as it was written.
+    pub(crate) fn disconnected(
+        &mut self,
+        keep_staged: bool,
+        mut ended: impl FnMut(Orphan<T>),
+    ) -> Option<Vec<Bytes>> {
+        let (staged, staged_keys) = self.split_off_staged();
+        let mut keys = Bytes::from(Vec::from(core::mem::replace(&mut self.keys, staged_keys)));
+        let mut strays = None;
         for entry in self.queue.drain(..) {
             self.bytes -= entry.len;
-            ended(Orphan { owner: entry.owner, sent: entry.end <= self.written });
+            let sent = entry.end <= self.written;
+            let key = keys.split_to(entry.key);
+            if sent && entry.writes {
+                strays.get_or_insert_with(Vec::new).extend((!key.is_empty()).then_some(key));
+            }
+            ended(Orphan { owner: entry.owner, sent });
         }
         self.handed = 0;
         self.written = 0;
         if keep_staged {
             self.queue = staged;
-            return;
+            return strays;
         }
         for entry in staged {
             ended(Orphan { owner: entry.owner, sent: false });
         }
+        self.keys.clear();
         self.out.clear();
         self.staged = 0;
         self.bytes = 0;
         self.handed_ticket = self.ticket;
         (self.withdrawn, self.withdrawn_bytes) = (0, 0);
+        strays
     }
+
+    /// Takes what is staged off the backs of both queues.
+    fn split_off_staged(&mut self) -> (VecDeque<Entry<T>>, VecDeque<u8>) {
+        let staged = self.queue.split_off(self.queue.len() - self.staged);
+        let keys: usize = staged.iter().map(|entry| entry.key).sum();
+        (staged, self.keys.split_off(self.keys.len() - keys))
+    }
+}
+
+/// Appends a key as it is on the wire; the answer is its length.
+fn put_key(keys: &mut VecDeque<u8>, key: Key<'_>) -> usize {
+    if let Key { namespace: namespace @ [_, ..], .. } = key {
+        keys.extend(namespace);
+        keys.push_back(b':');
+    }
+    keys.extend(key.key);
+    key.len()
 }
 
 #[cfg(test)]
@@ -219,6 +266,20 @@ mod tests {
         let mut out = Vec::new();
         command.encode(&mut out);
         out
+    }
+
+    fn set(key: &str) -> Command<'_> {
+        Command::Set { key: Key { namespace: b"", key: key.as_bytes() }, value: b"v", ttl: None }
+    }
+
+    /// A command of each kind: without a key that matters, with one, and a write without one.
+    fn any<'a>(kind: usize, key: &'a str, keys: &'a [Bytes]) -> Command<'a> {
+        match kind % 4 {
+            0 => get(key),
+            1 => set(key),
+            2 => Command::Del(Key { namespace: b"n", key: key.as_bytes() }),
+            _ => Command::Unlink(keys),
+        }
     }
 
     #[test]
@@ -296,6 +357,43 @@ mod tests {
         }
     }
 
+    /// Which of the writes the server may still execute, by how much of them its socket has taken.
+    #[test]
+    fn lost_connection_tells_the_keys_of_the_writes_it_may_still_execute() {
+        let unlinked = [Bytes::from_static(b"u")];
+        let commands = [
+            get("a"),
+            Command::Unlink(&unlinked),
+            set("c"),
+            Command::Del(Key { namespace: b"n", key: b"d" }),
+        ];
+        let ends: Vec<usize> =
+            (1..=4).map(|n| commands[..n].iter().map(Command::encoded_len).sum()).collect();
+        for written in 0..=ends[3] {
+            let mut pipeline = Pipeline::new();
+            for command in &commands {
+                pipeline.stage(command, ());
+            }
+            pipeline.hand_over(&mut Vec::new(), |()| true);
+            pipeline.stage(&set("only staged"), ());
+            pipeline.wrote(written);
+            let strays = pipeline.disconnected(true, drop);
+            let expected: Option<&[&str]> = match ends.iter().filter(|end| **end <= written).count() {
+                0 | 1 => None,
+                2 => Some(&[]),
+                3 => Some(&["c"]),
+                _ => Some(&["c", "n:d"]),
+            };
+            let expected = expected.map(|keys| keys.iter().map(|key| Bytes::from(*key)).collect());
+            assert_eq!(strays, expected, "{written} bytes written");
+            pipeline.hand_over(&mut Vec::new(), |()| true);
+            pipeline.wrote(usize::MAX);
+            let strays = pipeline.disconnected(true, drop);
+            assert_eq!(strays, Some(vec!["only staged".into()]), "on the next connection");
+            assert_eq!(pipeline.disconnected(false, drop), None, "told once");
+        }
+    }
+
     #[test]
     fn what_was_only_staged_survives_a_disconnect_when_asked() {
         let mut pipeline = Pipeline::new();
@@ -315,26 +413,30 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is staged, withdrawn, handed over and answered, owners come back in order, the wanted
-        /// ones exactly once, and the byte count is that of the queue.
+        /// Whatever is staged, withdrawn, handed over, answered and lost, owners come back in order, the wanted ones
+        /// exactly once, the byte count is that of the queue, and what was sent of the writes is told by key.
         #[test]
-        fn order_and_accounting_hold(steps in proptest::collection::vec((0u8..5, 0usize..8), 1..80)) {
+        fn order_and_accounting_hold(steps in proptest::collection::vec((0u8..8, 0usize..8), 1..80)) {
             let mut pipeline = Pipeline::new();
-            let mut model: VecDeque<(u32, usize, bool)> = VecDeque::new(); // owner, length, handed over
+            let mut model: VecDeque<Modelled> = VecDeque::new();
             let mut unwanted = alloc::collections::BTreeSet::new();
-            let mut next = 0u32;
+            let (mut next, mut written, unlinked) = (0u32, 0, [Bytes::from_static(b"u")]);
             for (step, n) in steps {
                 match step {
-                    0 => {
+                    0 | 5 => {
                         let key = "k".repeat(n + 1);
-                        pipeline.stage(&get(&key), next);
-                        model.push_back((next, wire(&get(&key)).len(), false));
+                        let command = any(n, &key, &unlinked);
+                        pipeline.stage(&command, next);
+                        let write = [None, Some(key.clone()), Some(std::format!("n:{key}")), Some("".into())];
+                        let write = write[n % 4].clone();
+                        model.push_back(Modelled { owner: next, len: wire(&command).len(), handed: None, write });
                         next += 1;
                     }
                     1 => {
-                        if let Some(&(owner, len, _)) = model.iter().filter(|(.., handed)| !handed).nth(n) {
+                        let mut staged = model.iter().filter(|m| m.handed.is_none());
+                        if let Some(&Modelled { owner, len, .. }) = staged.nth(n) {
                             unwanted.insert(owner);
-                            model.retain(|m| m.0 != owner);
+                            model.retain(|m| m.owner != owner);
                             pipeline.withdraw(len);
                         }
                     }
@@ -342,18 +444,59 @@ mod tests {
                     2 => {
                         let mut out = Vec::new();
                         pipeline.hand_over(&mut out, |owner| !unwanted.contains(owner));
-                        let expected: usize = model.iter().filter(|m| !m.2).map(|m| m.1).sum();
+                        let mut expected = 0;
+                        for m in model.iter_mut().filter(|m| m.handed.is_none()) {
+                            expected += m.len;
+                            m.handed = Some(written + expected);
+                        }
                         prop_assert_eq!(out.len(), expected);
-                        model.iter_mut().for_each(|m| m.2 = true);
+                        written += expected;
+                        let missing = (15 * n.saturating_sub(5)).min(expected);
+                        pipeline.wrote(expected - missing);
+                        if missing > 0 {
+                            let (strays, lost) = lose(&mut pipeline, &mut model, written - missing, n % 2 == 0);
+                            prop_assert_eq!(strays, lost);
+                            written = 0;
+                        }
+                    }
+                    6 if n == 0 => {
+                        let (strays, lost) = lose(&mut pipeline, &mut model, written, true);
+                        prop_assert_eq!(strays, lost);
+                        written = 0;
                     }
                     _ => {
-                        let expected = model.front().is_some_and(|m| m.2).then(|| model.pop_front().map(|m| m.0)).flatten();
+                        let oldest = model.front().is_some_and(|m| m.handed.is_some());
+                        let expected = if oldest { model.pop_front().map(|m| m.owner) } else { None };
                         prop_assert_eq!(pipeline.answered(), expected);
                     }
                 }
                 prop_assert_eq!(pipeline.len(), model.len());
-                prop_assert_eq!(pipeline.bytes(), model.iter().map(|m| m.1).sum::<usize>());
+                prop_assert_eq!(pipeline.bytes(), model.iter().map(|m| m.len).sum::<usize>());
             }
         }
+    }
+
+    struct Modelled {
+        owner: u32,
+        len: usize,
+        /// Where it ends among the bytes handed over, once it is.
+        handed: Option<usize>,
+        /// Of a write its key, empty where it names none.
+        write: Option<std::string::String>,
+    }
+
+    /// Loses the connection in both; what each says of the strays.
+    fn lose(
+        pipeline: &mut Pipeline<u32>,
+        model: &mut VecDeque<Modelled>,
+        written: usize,
+        keep_staged: bool,
+    ) -> (Option<Vec<Bytes>>, Option<Vec<Bytes>>) {
+        let sent = model.iter().filter(|m| m.handed.is_some_and(|end| end <= written));
+        let writes: Vec<_> = sent.filter_map(|m| m.write.clone()).collect();
+        let expected = (!writes.is_empty())
+            .then(|| writes.into_iter().filter(|key| !key.is_empty()).map(Bytes::from).collect());
+        model.retain(|m| keep_staged && m.handed.is_none());
+        (pipeline.disconnected(keep_staged, drop), expected)
     }
 }

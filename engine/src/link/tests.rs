@@ -87,7 +87,8 @@ impl Rig {
                 link.handle_disconnected(now, Disconnect::Protocol(error), sink);
             }
             "welcome" => {
-                for answer in [Reply::Map(Vec::new()), ok(), ok()] {
+                let who = Reply::Bulk(Bytes::from_static(b"id=18 addr=10.0.0.1:4711"));
+                for answer in [Reply::Map(Vec::new()), ok(), ok(), who] {
                     let _ = link.poll_transmit(&mut Vec::new(), |_| true);
                     reply(link, answer);
                 }
@@ -437,4 +438,160 @@ fn a_clock_that_goes_backwards_is_clamped() {
     rig.link.handle_written(later(500), 0);
     rig.link.handle_timeout(Instant::EPOCH, &mut |_, _| {});
     assert_eq!((rig.state(), rig.link.now), ("Ready, busy", later(500)));
+}
+
+/// A connection of a table of zombies: what the server says to INFO, what is sent, what of that it answers, how it is lost.
+struct Life {
+    info: &'static str,
+    commands: Vec<Command<'static>>,
+    answered: usize,
+    input: &'static str,
+}
+
+const K: Key<'_> = Key { namespace: b"n", key: b"k" };
+const SET: Command<'_> = Command::Set { key: K, value: b"v", ttl: None };
+static UNLINKED: [Bytes; 1] = [Bytes::from_static(b"u")];
+const WHO: &str = "id=18 addr=10.0.0.1:4711 laddr=10.0.0.2:6379 name=";
+
+impl Rig {
+    /// Lives through a connection: what was said in its setup beyond the usual, and the keys at large that it began with.
+    fn live(&mut self, life: &Life, killed: Reply) -> (String, Vec<Bytes>) {
+        let now = self.link.now;
+        self.settle();
+        self.input("connected");
+        let (said, strays) = self.shake_hands(Reply::Bulk(life.info.into()), killed);
+        for command in &life.commands {
+            self.link.stage(command, 7);
+        }
+        self.settle();
+        self.settle(); // It may have lingered.
+        for _ in 0..life.answered {
+            self.input("reply");
+        }
+        self.input(life.input);
+        self.input("due");
+        assert_eq!(self.state(), "Dialing");
+        assert!(self.link.now >= now);
+        (said, strays)
+    }
+
+    /// Answers a handshake; what of it is the KILL, and the strays.
+    fn shake_hands(&mut self, info: Reply, killed: Reply) -> (String, Vec<Bytes>) {
+        let now = self.link.now;
+        let mut out = Vec::new();
+        for mut answers in [vec![Reply::Map(Vec::new())], vec![ok(), ok(), info]] {
+            out.clear();
+            assert_eq!(self.link.poll_transmit(&mut out, |_| true), Transmit::Ready);
+            let result = self.link.handle_replies(now, &mut answers, &mut |_, _| {});
+            assert_eq!(result, Ok(()), "what no Redis refuses");
+        }
+        let setup = String::from_utf8_lossy(&out).into_owned();
+        let kill = setup.split_once("KILL\r\n").map(|(_, rest)| rest.replace("\r\n", " "));
+        if kill.is_some() {
+            assert!(!self.link.is_ready(), "first the old one ends");
+            let _ = self.link.handle_replies(now, &mut vec![killed], &mut |_, _| {});
+        }
+        let strays = self.link.take_events().into_iter().find_map(|event| match event {
+            Event::Ready { strays } => Some(strays),
+            _ => None,
+        });
+        (kill.unwrap_or_default(), strays.expect("it is ready"))
+    }
+}
+
+const KILLS: &str = "$2 ID $2 18 $4 ADDR $13 10.0.0.1:4711 ";
+
+/// What the next connection says and begins with, by how the one before has lived.
+#[test]
+fn a_connection_that_left_writes_unanswered_is_fenced_by_the_next() {
+    let life = |info, commands: &[Command<'static>], answered, input| Life {
+        info,
+        commands: commands.to_vec(),
+        answered,
+        input,
+    };
+    let dead = |kind| Life { info: WHO, commands: vec![SET, GET], answered: 0, input: kind };
+    let refused = || error("NOPERM this user has no permissions to run the 'client|kill' command");
+    let at_large: &[&str] = &["n:k"];
+    let (one, none) = (|| Reply::Integer(1), || Reply::Integer(0));
+    for (life, killed, kills, strays) in [
+        (dead("lost"), one(), KILLS, &[][..]),
+        (dead("garbage"), one(), KILLS, &[]),
+        (dead("due"), one(), KILLS, &[]),   // It stalled.
+        (dead("lost"), none(), KILLS, &[]), // Gone already.
+        (dead("lost"), refused(), KILLS, at_large),
+        (dead("lost"), error("ERR unknown command 'CLIENT'"), KILLS, at_large),
+        (dead("lost"), error("READONLY You can't write against a read only replica."), KILLS, at_large),
+        (dead("lost"), ok(), KILLS, at_large),
+        (life("/run/redis.sock:0", &[SET], 0, "lost"), one(), "", at_large),
+        (life("id=18 addr=/run/redis.sock:0", &[SET], 0, "lost"), one(), "", at_large),
+        (life("id=18 addr=?:0", &[SET], 0, "lost"), one(), "", at_large),
+        (life("id=18 addr=/run/redis.sock:0", &[GET], 0, "lost"), one(), "", &[]),
+        (life(WHO, &[], 0, "lost"), one(), "", &[]),
+        (life(WHO, &[GET, GET], 1, "lost"), one(), "", &[]),
+        (life(WHO, &[SET, GET], 1, "lost"), one(), "", &[]),
+        (life(WHO, &[SET, SET, GET], 1, "lost"), refused(), KILLS, at_large),
+        (life(WHO, &[Command::Del(K)], 0, "lost"), refused(), KILLS, at_large),
+        (life(WHO, &[Command::Unlink(&UNLINKED)], 0, "lost"), refused(), KILLS, &[]),
+        (life(WHO, &[SET], 1, "retire"), one(), "", &[]),
+    ] {
+        let mut rig = Rig::new();
+        let case = format!("{:?} answered {}, {:?}, {killed:?}", life.commands, life.answered, life.input);
+        assert_eq!(rig.live(&life, one()), (String::new(), Vec::new()), "the first has nobody before it");
+        rig.settle();
+        rig.input("connected");
+        let (said, left) = rig.shake_hands(Reply::Null, killed);
+        assert_eq!(
+            (said.as_str(), left),
+            (kills, strays.iter().map(|key| Bytes::from(*key)).collect()),
+            "{case}"
+        );
+        assert!(rig.link.is_ready(), "{case}");
+        rig.input("lost");
+        rig.input("due");
+        rig.settle();
+        rig.input("connected");
+        let (said, left) = rig.shake_hands(Reply::Null, one());
+        assert_eq!((said.as_str(), left), ("", Vec::new()), "it is asked once, and tells once: {case}");
+    }
+}
+
+/// Until a handshake gets through, each one says so; and commands that wait meanwhile are nothing to fence.
+#[test]
+fn a_fence_outlives_handshakes_that_fail() {
+    let mut rig = Rig::new();
+    let dead = Life { info: WHO, commands: vec![GET, SET], answered: 1, input: "lost" };
+    rig.live(&dead, ok());
+    rig.link.stage(&Command::Del(Key { namespace: b"", key: b"waits" }), 8);
+    for failure in ["lost", "due", "refused"] {
+        rig.settle();
+        if failure != "refused" {
+            rig.input("connected");
+            rig.settle();
+        }
+        rig.input(failure);
+        rig.input("due");
+        assert_eq!(rig.state(), "Dialing", "after {failure}");
+    }
+    rig.settle();
+    rig.input("connected");
+    rig.link.take_events();
+    assert_eq!(rig.shake_hands(Reply::Null, error("NOPERM")), (KILLS.into(), vec!["n:k".into()]));
+}
+
+/// Nobody waits for it any more, but the server may.
+#[test]
+fn a_cancelled_write_is_fenced_too() {
+    let mut rig = Rig::in_state("Ready");
+    rig.link.stage(&SET, 7);
+    let mut out = Vec::new();
+    let _ = rig.link.poll_transmit(&mut out, |_| true);
+    rig.link.handle_written(START, out.len());
+    rig.link.tidy(|_| false); // Its caller left: too late to take it back.
+    rig.input("lost");
+    rig.input("due");
+    rig.settle();
+    rig.input("connected");
+    rig.link.take_events();
+    assert_eq!(rig.shake_hands(Reply::Null, error("NOPERM")), (KILLS.into(), vec!["n:k".into()]));
 }

@@ -1,46 +1,38 @@
-//! Clearing a namespace, in steps that hold nobody up.
+//! Clearing a namespace: of Redis by a sweep, and of the fallback tier.
 //!
 //! ```text
-//!             keys              removed, more to come
-//!   Scan ------------> Unlink -----------------------> Scan ...
-//!     | no keys, more    |
-//!     +-> Scan           | removed, and the scan had ended
-//!     | no keys, end     v
-//!     +---------------> done
+//!   New ---> Begun: the tier forgets, Redis is swept ---> Over: the tier forgets again
+//!                              |
+//!                              | Redis could not
+//!                              v
+//!                      the journal takes it: Redis is swept when it is back
 //! ```
-//!
-//! `SCAN` gives every key that is there from beginning to end of the scan at least once, and `UNLINK` frees memory in
-//! the background; both are asked for some hundred keys at a time. A key that is set meanwhile may or may not survive.
 
-use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 
-use super::operation::{Answer, KeyBuf, Operation, OperationError, Parts, Request, Source, Tally};
-use crate::key;
-use crate::resp::Reply;
+use alloc::vec::Vec;
+
+use super::operation::{OperationError, Parts, Source, Tally};
+use super::sweep::{Sweep, is_refusal};
 
 /// What a clear has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cleared {
     /// Keys that were removed: on the server, or from the fallback tier where that is the source.
     pub removed: u64,
-    /// Whether Redis was cleared too.
+    /// Whether Redis was cleared too. Otherwise it is when it is back, and until then the fallback tier answers for the
+    /// whole namespace.
     pub source: Source,
 }
 
 /// A clear of one namespace on its way. Each step has the deadline of an operation of its own.
 #[derive(Debug)]
 pub struct Clear {
-    pattern: KeyBuf,
     prefix: Vec<u8>,
-    /// The step that is on its way.
-    step: Operation,
-    /// Where the scan goes on after this step; `None` when it has ended.
-    next: Option<u64>,
+    sweep: Sweep,
     stage: Stage,
-    removed: u64,
-    /// Of those, how many only the fallback tier knew.
+    /// How many keys only the fallback tier knew.
     forgotten: u64,
 }
 
@@ -55,13 +47,11 @@ impl Clear {
     /// Clears every key that begins with `<namespace>:`; all keys where the namespace is empty.
     #[must_use]
     pub fn new(namespace: &[u8]) -> Self {
-        let pattern = KeyBuf::from_vec(key::scan_pattern(namespace));
         let mut prefix = namespace.to_vec();
         if !prefix.is_empty() {
             prefix.push(b':');
         }
-        let step = Self::scan(&pattern, 0);
-        Self { pattern, prefix, step, next: None, stage: Stage::New, removed: 0, forgotten: 0 }
+        Self { sweep: Sweep::new(&prefix), prefix, stage: Stage::New, forgotten: 0 }
     }
 
     /// Goes as far as it can.
@@ -72,36 +62,22 @@ impl Clear {
             Stage::Over => return Poll::Ready(Err(OperationError::Closed)),
         }
         self.stage = Stage::Begun;
-        let result = loop {
-            match self.step.poll(parts, waker) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Answer::Reply(reply))) => match self.take(reply) {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(Source::Primary),
-                    Err(error) => break Err(error),
-                },
-                Poll::Ready(Ok(_)) => break Err(OperationError::Unexpected { command: "SCAN" }),
-                Poll::Ready(Err(error)) => break Err(error),
-            }
-        };
+        let Poll::Ready(swept) = self.sweep.poll(parts, waker, |_, _| true) else { return Poll::Pending };
         // Again: a read that was under way may have brought a copy back.
         self.stage = Stage::Over;
         let has_fallback = self.forget(parts);
-        if result.as_ref().is_err_and(OperationError::is_outage) {
+        if swept.as_ref().is_err_and(OperationError::is_outage) {
             parts.tally(Tally::Unserved);
         }
-        let result = match result {
-            Ok(source) => Ok(Cleared { removed: self.removed, source }),
-            Err(error) if has_fallback && error.is_outage() => {
-                parts.tally(Tally::FallbackWrite);
-                let removed = self.removed.max(self.forgotten);
-                Ok(Cleared { removed, source: Source::Fallback { age: Duration::ZERO } })
-            }
-            Err(error) => {
-                parts.tally(Tally::Error);
-                Err(error)
-            }
+        let result = match swept {
+            Ok(()) => Ok(Cleared { removed: self.sweep.removed(), source: Source::Primary }),
+            // A server that will not do it now will not do it later.
+            Err(error) if has_fallback && error.is_outage() && !is_refusal(&error) => self.put_off(parts),
+            Err(error) => Err(error),
         };
+        if result.is_err() {
+            parts.tally(Tally::Error);
+        }
         parts.tally(Tally::Operation);
         Poll::Ready(result)
     }
@@ -109,31 +85,18 @@ impl Clear {
     /// Stops where it is; what is removed stays removed.
     pub fn cancel(&mut self, parts: &mut impl Parts) {
         self.stage = Stage::Over;
-        self.step.cancel(parts);
+        self.sweep.cancel(parts);
     }
 
-    /// Takes the reply to a step, and prepares the next; `false` when there is none.
-    fn take(&mut self, reply: Reply) -> Result<bool, OperationError> {
-        if self.step.request().is_scan() {
-            let (cursor, keys) =
-                reply.into_scan().map_err(|_| OperationError::Unexpected { command: "SCAN" })?;
-            self.next = (cursor != 0).then_some(cursor);
-            if !keys.is_empty() {
-                self.step = Operation::new(KeyBuf::new(), 0, Request::Unlink(keys));
-                return Ok(true);
-            }
-        } else {
-            let removed =
-                reply.as_integer().ok_or(OperationError::Unexpected { command: "UNLINK" })?.unsigned_abs();
-            self.removed = self.removed.saturating_add(removed);
-        }
-        let Some(cursor) = self.next else { return Ok(false) };
-        self.step = Self::scan(&self.pattern, cursor);
-        Ok(true)
-    }
-
-    fn scan(pattern: &KeyBuf, cursor: u64) -> Operation {
-        Operation::new(pattern.clone(), 0, Request::Scan { cursor })
+    /// Redis cannot be swept now: it is when it is back.
+    fn put_off(&self, parts: &mut impl Parts) -> Result<Cleared, OperationError> {
+        let (now, mut noted) = (parts.now(), Ok(()));
+        parts.each_tier(|tier| noted = noted.and_then(|()| tier.clear_later(now, &self.prefix)));
+        noted?;
+        parts.journalled();
+        parts.tally(Tally::FallbackWrite);
+        let removed = self.sweep.removed().max(self.forgotten);
+        Ok(Cleared { removed, source: Source::Fallback { age: Duration::ZERO } })
     }
 
     /// Clears the fallback tier; `false` where there is none.

@@ -257,10 +257,10 @@ impl Engine {
         (self.circuit.state(), self.circuit.trips())
     }
 
-    /// Writes that the fallback tier accepted and Redis has not got yet.
+    /// Writes and clears that the fallback tier accepted and Redis has not got yet.
     #[must_use]
     pub fn journalled(&self) -> usize {
-        self.tier.as_ref().map_or(0, Tier::journalled)
+        self.tier.as_ref().map_or(0, |tier| tier.journalled() + tier.clears())
     }
 
     /// What was counted over all operations.

@@ -12,6 +12,9 @@
 //!
 //! A key has one entry: the latest write of it. As long as it is there it answers for the key, and every new write goes into
 //! it. So nobody but the [`Replay`](super::Replay) writes the key to Redis, and nothing can overtake anything.
+//!
+//! A clear is remembered by its prefix. Until Redis was swept the journal answers for every key that begins with it, and
+//! takes what is written to them; none of that is replayed before.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -76,12 +79,26 @@ pub(crate) struct Item {
     serial: u64,
 }
 
+/// Every look at a key passes them all.
+const MAX_CLEARS: usize = 64;
+
+/// What lies under a prefix is to be removed from Redis.
+#[derive(Debug)]
+struct Clear {
+    prefix: Bytes,
+    since: Instant,
+    /// Redis is being swept, and nobody has cleared again since.
+    sweeping: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Journal {
     /// Bounded by who writes, not by the store: nothing here may be evicted, and nothing expires.
     entries: Store<Bytes, Entry>,
     /// The keys that are not being replayed, each once, in the order of their turns.
     queue: VecDeque<Bytes>,
+    /// None of them lies under another.
+    clears: Vec<Clear>,
     /// Changes recorded so far.
     serial: u64,
     /// Of the store, which has no use for the time here.
@@ -91,7 +108,13 @@ pub(crate) struct Journal {
 impl Journal {
     pub(crate) fn new(hasher: SeedableRandomState, now: Instant) -> Self {
         let unbounded = StoreConfig { max_entries: usize::MAX, ..StoreConfig::default() };
-        Self { entries: Store::new(unbounded, hasher, now), queue: VecDeque::new(), serial: 0, now }
+        Self {
+            entries: Store::new(unbounded, hasher, now),
+            queue: VecDeque::new(),
+            clears: Vec::new(),
+            serial: 0,
+            now,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -206,6 +229,7 @@ impl Journal {
     pub(crate) fn discard(&mut self) {
         self.entries.clear();
         self.queue.clear();
+        self.clears.clear();
     }
 
     /// Whether an entry waits for its turn.
@@ -225,6 +249,53 @@ impl Journal {
             self.record(now, key, Change::Delete, Seen::Never);
         }
         keys.len()
+    }
+
+    /// Redis is to be swept of what begins with `prefix`. Entries of such keys are not touched, and replayed afterwards.
+    /// `false` where that is one clear too many.
+    pub(crate) fn clear_later(&mut self, now: Instant, prefix: &[u8]) -> bool {
+        if let Some(wider) = self.clears.iter_mut().find(|clear| prefix.starts_with(&clear.prefix)) {
+            wider.sweeping = false; // What it has passed by may have been set since.
+            return true;
+        }
+        self.clears.retain(|clear| !clear.prefix.starts_with(prefix));
+        let has_room = self.clears.len() < MAX_CLEARS;
+        if has_room {
+            self.clears.push(Clear { prefix: Bytes::copy_from_slice(prefix), since: now, sweeping: false });
+        }
+        has_room
+    }
+
+    /// Since when a key is to be cleared from Redis.
+    pub(crate) fn cleared_at(&self, key: &[u8]) -> Option<Instant> {
+        self.clears.iter().find(|clear| key.starts_with(&clear.prefix)).map(|clear| clear.since)
+    }
+
+    /// Clears that Redis has not seen.
+    pub(crate) fn clears(&self) -> usize {
+        self.clears.len()
+    }
+
+    /// A prefix that Redis is to be swept of.
+    pub(crate) fn next_clear(&self) -> Option<&Bytes> {
+        self.clears.first().map(|clear| &clear.prefix)
+    }
+
+    /// Redis is being swept of what begins with `prefix`.
+    pub(crate) fn begin_sweep(&mut self, prefix: &[u8]) {
+        self.clears.iter_mut().filter(|clear| clear.prefix == prefix).for_each(|clear| clear.sweeping = true);
+    }
+
+    /// The sweep of a prefix has ended. Where it was carried out, Redis holds nothing under it as far as is known.
+    pub(crate) fn end_sweep(&mut self, prefix: &[u8], carried_out: bool) {
+        let before = self.clears.len();
+        self.clears.retain(|clear| clear.prefix != prefix || !clear.sweeping);
+        if self.clears.len() == before || !carried_out {
+            return;
+        }
+        let covered = self.entries.iter().filter(|entry| entry.key.starts_with(prefix));
+        let keys: Vec<Bytes> = covered.map(|entry| entry.key.clone()).collect();
+        keys.iter().for_each(|key| self.saw(key, Seen::Absent));
     }
 
     fn insert(&mut self, key: Bytes, entry: Entry) {
@@ -259,6 +330,9 @@ mod tests {
         PutBack(usize),
         Clear(u8),
         Forget(u8),
+        ClearLater(Vec<u8>),
+        BeginSweep,
+        EndSweep(bool),
     }
 
     fn seen() -> impl Strategy<Value = Seen> {
@@ -279,7 +353,10 @@ mod tests {
             3 => (any::<usize>(), seen()).prop_map(|(at, seen)| Step::Settle(at, seen)),
             2 => any::<usize>().prop_map(Step::PutBack),
             1 => key.clone().prop_map(Step::Clear),
-            1 => key.prop_map(Step::Forget),
+            1 => key.clone().prop_map(Step::Forget),
+            1 => proptest::collection::vec(key, 0..2).prop_map(Step::ClearLater),
+            1 => Just(Step::BeginSweep),
+            1 => any::<bool>().prop_map(Step::EndSweep),
         ]
     }
 
@@ -297,6 +374,8 @@ mod tests {
         fn a_journal_is_a_map_whose_entries_take_turns(steps in proptest::collection::vec(step(), 1..80)) {
             let mut journal = Journal::new(super::super::tier::hasher(1), NOW);
             let (mut model, mut out, mut serial) = (Model::new(), Vec::<Item>::new(), 0);
+            let (mut cleared, mut sweep) = (std::vec![0_u64; 6], None::<(Bytes, u64)>);
+            let mut clears = 0;
             for step in steps {
                 match step {
                     Step::Record(key, value, seen) => {
@@ -348,12 +427,39 @@ mod tests {
                         journal.forget(&[key]);
                         model.remove(&key);
                     }
-                    Step::Take(..) | Step::Settle(..) | Step::PutBack(_) | Step::Forget(_) => {}
+                    Step::ClearLater(prefix) => {
+                        clears += 1;
+                        prop_assert!(journal.clear_later(NOW, &prefix));
+                        for key in 0..6 {
+                            if [key].starts_with(&prefix) {
+                                cleared[usize::from(key)] = clears;
+                            }
+                        }
+                    }
+                    Step::BeginSweep if sweep.is_none() => {
+                        sweep = journal.next_clear().map(|prefix| (prefix.clone(), clears));
+                        sweep.iter().for_each(|(prefix, _)| journal.begin_sweep(prefix));
+                    }
+                    Step::EndSweep(carried_out) => {
+                        let Some((prefix, begun)) = sweep.take() else { continue };
+                        journal.end_sweep(&prefix, carried_out);
+                        let covered = (0..6_u8).filter(|key| [*key].starts_with(&prefix));
+                        let covered: Vec<u8> = covered.collect();
+                        // All or nothing: a key that was cleared again needs a sweep of its own, and with it the prefix.
+                        if covered.iter().all(|key| cleared[usize::from(*key)] <= begun) {
+                            for key in covered {
+                                cleared[usize::from(key)] = 0;
+                                model.entry(key).and_modify(|entry| entry.1 = if carried_out { Seen::Absent } else { entry.1.clone() });
+                            }
+                        }
+                    }
+                    Step::BeginSweep | Step::Take(..) | Step::Settle(..) | Step::PutBack(_) | Step::Forget(_) => {}
                 }
                 let bytes: u64 = model.iter().map(|(key, entry)| weight(&[*key], &entry.0, &entry.1)).sum();
                 prop_assert_eq!((journal.len(), journal.bytes()), (model.len(), bytes));
                 prop_assert_eq!(journal.has_queued(), model.values().any(|entry| !entry.3));
                 for key in 0..6 {
+                    prop_assert_eq!(journal.cleared_at(&[key]).is_some(), cleared[usize::from(key)] > 0);
                     let expected = model.get(&key).map(|entry| &entry.0);
                     prop_assert_eq!(journal.get(&[key]).map(|(change, _)| change), expected);
                 }

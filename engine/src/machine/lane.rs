@@ -10,6 +10,9 @@ use core::cmp::Reverse;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 
+use bytes::Bytes;
+
+use super::operation::KeyBuf;
 use super::outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 use super::record::{Input, Recorder};
 use super::slots::{Op, OpId, Slots, State, Ticket};
@@ -41,6 +44,8 @@ pub struct Lane {
     wakers: Vec<Waker>,
     stats: LaneStats,
     last_error: Option<DialError>,
+    /// Keys of writes that may still be executed although the connection they were sent on is gone.
+    strays: Vec<Bytes>,
     /// When the connection began to serve.
     ready_at: Instant,
     /// Callers have left something for the driver to do.
@@ -70,6 +75,7 @@ impl Lane {
             wakers: Vec::new(),
             stats: LaneStats::default(),
             last_error: None,
+            strays: Vec::new(),
             ready_at: now,
             news: true,
             now,
@@ -242,7 +248,9 @@ impl Lane {
     /// The connection must be closed; the lane has drawn its conclusions already.
     pub fn handle_replies(&mut self, now: Instant, replies: &mut Vec<Reply>) -> Result<(), Fatal> {
         self.at(now);
-        let told = self.recorder.as_ref().map(|recorder| recorder.replies(replies)).unwrap_or_default();
+        let serves = self.link.is_ready();
+        let told =
+            self.recorder.as_ref().map(|recorder| recorder.replies(replies, serves)).unwrap_or_default();
         let result = self.drive(|link, ended| link.handle_replies(now, replies, ended));
         replies.clear();
         self.note(
@@ -332,6 +340,17 @@ impl Lane {
     #[must_use]
     pub fn has_signals(&self) -> bool {
         !self.signals.is_empty()
+    }
+
+    /// Takes the keys of writes whose fate is not only unknown but open: they were sent on a connection that is gone, not
+    /// answered, cancelled ones included, and the server would not promise to forget them. It may execute them after
+    /// anything that is sent now, so what it says of these keys is not to be trusted for a while.
+    ///
+    /// Something to take comes with [`Signal::Ready`], and is dropped when the next connection is ready: ask then. A
+    /// key may be there more than once, and is as it is on the wire.
+    #[must_use]
+    pub fn take_strays(&mut self) -> Vec<KeyBuf> {
+        core::mem::take(&mut self.strays).iter().map(|key| KeyBuf::from_slice(key)).collect()
     }
 
     /// Whether callers have left something to do since this was asked last: wake the driver, after unlocking. A driver
@@ -425,7 +444,8 @@ impl Lane {
     fn handle_events(&mut self) {
         for event in self.link.take_events() {
             match event {
-                Event::Ready => {
+                Event::Ready { strays } => {
+                    self.strays = strays;
                     self.stats.connects += 1;
                     self.ready_at = self.now;
                     self.last_error = None;

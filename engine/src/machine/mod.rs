@@ -20,6 +20,7 @@ mod outcome;
 mod record;
 mod replay;
 mod slots;
+mod sweep;
 mod tier;
 
 #[cfg(test)]

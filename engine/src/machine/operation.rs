@@ -273,6 +273,7 @@ pub struct Operation {
     hash: u64,
     request: Request,
     stage: Stage,
+    namespace_len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -287,7 +288,15 @@ impl Operation {
     /// must always come with the same.
     #[must_use]
     pub const fn new(key: KeyBuf, hash: u64, request: Request) -> Self {
-        Self { key, hash, request, stage: Stage::New }
+        Self { key, hash, request, stage: Stage::New, namespace_len: 0 }
+    }
+
+    /// Says how many bytes of the key are its namespace, the colon included. A delete in an outage for which the fallback
+    /// tier has no room becomes a clear of that; without a namespace it is refused, so that no shared database is wiped.
+    #[must_use]
+    pub const fn in_namespace(mut self, len: usize) -> Self {
+        self.namespace_len = len;
+        self
     }
 
     /// Changes the time to live of a `Set` that was not polled yet.
@@ -496,7 +505,7 @@ impl Operation {
                 Ok(Answer::Stored(Source::Fallback { age: Duration::ZERO }))
             }
             Request::Delete => {
-                let existed = tier.write(now, hash, key, None, Instant::NEVER)?;
+                let existed = self.delete_here(tier, now)?;
                 Ok(Answer::Deleted(existed, Source::Fallback { age: Duration::ZERO }))
             }
             request => {
@@ -513,6 +522,19 @@ impl Operation {
             parts.journalled();
         }
         answer.unwrap_or(Err(error))
+    }
+
+    /// Where there is no room to remember the delete of a key, all of its namespace is to go.
+    fn delete_here(&self, tier: &mut Tier, now: Instant) -> Result<bool, TierFull> {
+        let existed = tier.get(now, &self.key).is_some_and(|found| found.value.is_some());
+        let full = match tier.write(now, self.hash, &self.key, None, Instant::NEVER) {
+            Ok(existed) => return Ok(existed),
+            Err(full) => full,
+        };
+        match self.key.get(..self.namespace_len) {
+            None | Some([]) => Err(full),
+            Some(namespace) => tier.clear_later(now, namespace).map(|()| existed),
+        }
     }
 
     fn count(&self, parts: &mut impl Parts, result: &Result<Answer, OperationError>) {

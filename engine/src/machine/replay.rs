@@ -6,7 +6,9 @@
 //!    ^                                              |   ^
 //!    |  Redis could not: later, and ever later      |   | scripts refused, or no room for values:
 //!    +----------------------------------------------+   | asked to delete instead
-//!                                                   +---+
+//!    |                                                  +---+
+//!    |        a clear comes first
+//!    +-----------------------------> Sweeping: until Redis has it, could not, or will not
 //! ```
 //!
 //! One command is under way at a time, for a chunk of keys of one lane. It may be sent twice, and the server may die before,
@@ -14,6 +16,7 @@
 //! chunk go after a short pause, so that a recovery does not bury a server that has just come back; failures wait from 100 ms up
 //! to 10 s, unless [`Replay::kick`] says that Redis may be back: the breaker is on trial or has closed, or a connection serves.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
@@ -22,9 +25,10 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::journal::{Change, Item, Seen};
-use super::operation::{Parts, advance, key_hash};
+use super::operation::{OperationError, Parts, advance, key_hash};
 use super::outcome::{Outcome, Refused};
 use super::slots::OpId;
+use super::sweep::{Sweep, is_refusal};
 use super::tier::Reconcile;
 use crate::policy::{Permit, Verdict};
 use crate::resp::{Command, ErrorClass, Reply, millis};
@@ -65,7 +69,7 @@ return done";
 pub struct Replay {
     reconcile: Reconcile,
     lanes: usize,
-    asked: Option<(OpId, Chunk)>,
+    stage: Stage,
     not_before: Instant,
     failures: u32,
     /// The most entries of the next chunk.
@@ -76,6 +80,13 @@ pub struct Replay {
     has_work: bool,
     /// The lanes are closed: what is left is left.
     closed: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    Asked(OpId, Chunk),
+    Sweeping(Bytes, Box<Sweep>),
 }
 
 /// What travels together.
@@ -105,7 +116,7 @@ impl Replay {
         Self {
             reconcile,
             lanes,
-            asked: None,
+            stage: Stage::Idle,
             not_before: Instant::EPOCH,
             failures: 0,
             most: CHUNK,
@@ -126,15 +137,30 @@ impl Replay {
     /// Goes as far as it can.
     pub fn poll(&mut self, parts: &mut impl Parts, waker: &Waker) {
         loop {
-            if let Some((id, chunk)) = &self.asked {
-                let (id, command) = (*id, chunk.command());
-                match parts.with_lane(chunk.hash, |lane| advance(lane, id, &command, waker)) {
-                    Some(Poll::Pending) => return,
-                    Some(Poll::Ready((outcome, at))) => self.conclude(parts, &outcome, at),
-                    None => return self.asked = None,
+            match &mut self.stage {
+                Stage::Idle => {
+                    if !self.begin(parts) {
+                        return;
+                    }
                 }
-            } else if !self.begin(parts) {
-                return;
+                Stage::Asked(id, chunk) => {
+                    let (id, command) = (*id, chunk.command());
+                    match parts.with_lane(chunk.hash, |lane| advance(lane, id, &command, waker)) {
+                        Some(Poll::Pending) => return,
+                        Some(Poll::Ready((outcome, at))) => self.conclude(parts, &outcome, at),
+                        None => return self.stage = Stage::Idle,
+                    }
+                }
+                Stage::Sweeping(_, sweep) => {
+                    let doomed = |parts: &mut _, key: &[u8]| {
+                        Parts::with_tier(parts, key_hash(key), |tier| tier.is_cleared(key))
+                            .unwrap_or_default()
+                    };
+                    match sweep.poll(parts, waker, doomed) {
+                        Poll::Pending => return,
+                        Poll::Ready(result) => self.swept(parts, result),
+                    }
+                }
             }
         }
     }
@@ -142,16 +168,25 @@ impl Replay {
     /// When to poll again at the latest; `None` while there is nothing to wait for but wakers.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (self.has_work && self.asked.is_none() && !self.closed).then_some(self.not_before)
+        let is_idle = matches!(self.stage, Stage::Idle);
+        (self.has_work && is_idle && !self.closed).then_some(self.not_before)
     }
 
     fn begin(&mut self, parts: &mut impl Parts) -> bool {
         let now = parts.now();
-        let mut has_work = false;
-        parts.each_tier(|tier| has_work |= tier.has_work());
+        let (mut has_work, mut clear) = (false, None);
+        parts.each_tier(|tier| {
+            has_work |= tier.has_work();
+            clear = clear.take().or_else(|| tier.next_clear().cloned());
+        });
         self.has_work = has_work;
         if !has_work || self.closed || now < self.not_before {
             return false;
+        }
+        if let Some(prefix) = clear {
+            parts.each_tier(|tier| tier.begin_sweep(&prefix));
+            self.stage = Stage::Sweeping(prefix.clone(), Box::new(Sweep::new(&prefix)));
+            return true;
         }
         let Some(permit) = parts.admit(now) else {
             self.wait(now);
@@ -165,6 +200,24 @@ impl Replay {
         }
         let args = self.wants_script().then(|| self.args(&items, now));
         self.ask(parts, now, permit, items, args)
+    }
+
+    fn swept(&mut self, parts: &mut impl Parts, result: Result<(), OperationError>) {
+        let Stage::Sweeping(prefix, _) = core::mem::replace(&mut self.stage, Stage::Idle) else { return };
+        let now = parts.now();
+        match result {
+            Ok(()) => {
+                parts.each_tier(|tier| tier.end_sweep(&prefix, true));
+                self.go_on(now);
+            }
+            // It will not do it later either, and the namespace cannot wait for ever.
+            Err(error) if is_refusal(&error) => {
+                parts.each_tier(|tier| tier.end_sweep(&prefix, false));
+                self.go_on(now);
+            }
+            Err(OperationError::Closed) => self.closed = true,
+            Err(_) => self.wait(now),
+        }
     }
 
     fn take(&self, parts: &mut impl Parts) -> Vec<Item> {
@@ -206,7 +259,7 @@ impl Replay {
         }
         let why = match submitted {
             Ok(id) => {
-                self.asked = Some((id, chunk));
+                self.stage = Stage::Asked(id, chunk);
                 return true;
             }
             Err(why) => why,
@@ -226,16 +279,15 @@ impl Replay {
     }
 
     fn conclude(&mut self, parts: &mut impl Parts, outcome: &Outcome, at: Instant) {
-        let Some((_, Chunk { items, args, .. })) = self.asked.take() else { return };
+        let stage = core::mem::replace(&mut self.stage, Stage::Idle);
+        let Stage::Asked(_, Chunk { items, args, .. }) = stage else { return };
         let was_script = args.is_some();
         if let Outcome::Reply(reply) = outcome {
             if let Some(set) = taken(reply, was_script, items.len()) {
                 for (item, set) in items.iter().zip(set) {
                     parts.with_tier(key_hash(&item.key), |tier| tier.settle(at, item, set));
                 }
-                self.failures = 0;
-                self.not_before = parts.now().saturating_add(PAUSE);
-                return;
+                return self.go_on(parts.now());
             }
         }
         // A server that is there, and refuses to do it in this way, is asked to delete instead.
@@ -264,6 +316,11 @@ impl Replay {
         for item in items {
             parts.with_tier(key_hash(&item.key), |tier| tier.put_back(item));
         }
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        self.failures = 0;
+        self.not_before = now.saturating_add(PAUSE);
     }
 
     fn wait(&mut self, now: Instant) {

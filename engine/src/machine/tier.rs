@@ -178,7 +178,7 @@ impl Tier {
     /// Whether the journal answers for a key, and takes what is written to it, although Redis could.
     #[must_use]
     pub fn is_journalled(&self, key: &[u8]) -> bool {
-        self.journal.contains(key) && !self.discards()
+        (self.journal.contains(key) || self.journal.cleared_at(key).is_some()) && !self.discards()
     }
 
     /// Redis answered a read.
@@ -238,6 +238,9 @@ impl Tier {
         if let Some((change, since)) = self.journal.get(key) {
             return Some(Found { value: change.value(now).cloned(), age: now.saturating_since(since) });
         }
+        if let Some(since) = self.journal.cleared_at(key) {
+            return Some(Found { value: None, age: now.saturating_since(since) });
+        }
         let mirror = self.mirrors.get(now, key)?;
         Some(Found { value: mirror.value.clone(), age: now.saturating_since(mirror.since) })
     }
@@ -255,10 +258,13 @@ impl Tier {
         deadline: Instant,
     ) -> Result<bool, TierFull> {
         self.move_fence(hash);
-        let journalled = self.journal.get(key).map(|(change, _)| change.value(now).is_some());
+        let before = match self.journal.get(key) {
+            Some((change, _)) => Some(change.value(now).is_some()),
+            None => self.journal.cleared_at(key).map(|_| false),
+        };
         let mirror = self.mirrors.remove(now, key);
         let mirrored = mirror.as_ref().is_some_and(|mirror| mirror.value.is_some());
-        let existed = journalled.unwrap_or(mirrored);
+        let existed = before.unwrap_or(mirrored);
         let seen = match mirror {
             None => Seen::Never,
             Some(Mirror { value: None, .. }) => Seen::Absent,
@@ -292,6 +298,18 @@ impl Tier {
         cleared + self.journal.clear(now, prefix)
     }
 
+    /// Redis is to be swept of what begins with `prefix` when it is back; what is written meanwhile survives that. The keys'
+    /// mirrors stay: [`Tier::clear`] comes first, where they are to go too.
+    ///
+    /// # Errors
+    /// [`TierFull`]: 64 other prefixes are to be swept already.
+    pub fn clear_later(&mut self, now: Instant, prefix: &[u8]) -> Result<(), TierFull> {
+        match self.discards() || self.journal.clear_later(now, prefix) {
+            true => Ok(()),
+            false => Err(TierFull),
+        }
+    }
+
     /// Redis is back. With [`Reconcile::Discard`] what was written here meanwhile is given up.
     pub fn recovered(&mut self) {
         if self.discards() {
@@ -303,7 +321,27 @@ impl Tier {
 
     /// Whether anything is to be replayed.
     pub(crate) fn has_work(&self) -> bool {
-        self.journal.has_queued() && !self.discards()
+        (self.journal.has_queued() || self.journal.clears() > 0) && !self.discards()
+    }
+
+    /// A prefix that Redis is to be swept of before anything is taken.
+    pub(crate) fn next_clear(&self) -> Option<&Bytes> {
+        self.journal.next_clear()
+    }
+
+    /// Redis is being swept of what begins with `prefix`.
+    pub(crate) fn begin_sweep(&mut self, prefix: &[u8]) {
+        self.journal.begin_sweep(prefix);
+    }
+
+    /// Whether a sweep removes a key. Other shards than those that were cleared keep theirs.
+    pub(crate) fn is_cleared(&self, key: &[u8]) -> bool {
+        self.journal.cleared_at(key).is_some()
+    }
+
+    /// The sweep of a prefix has ended, or the server will not do it.
+    pub(crate) fn end_sweep(&mut self, prefix: &[u8], carried_out: bool) {
+        self.journal.end_sweep(prefix, carried_out);
     }
 
     /// Takes entries of the journal whose keys `fit` to Redis; see [`Journal::take`].
@@ -346,6 +384,12 @@ impl Tier {
     #[must_use]
     pub fn journalled(&self) -> usize {
         self.journal.len()
+    }
+
+    /// Clears that Redis has not seen yet.
+    #[must_use]
+    pub fn clears(&self) -> usize {
+        self.journal.clears()
     }
 
     /// Mirrors and entries of the journal, and the bytes of both.

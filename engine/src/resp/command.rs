@@ -117,6 +117,16 @@ pub enum Command<'a> {
         /// Its value.
         value: &'a [u8],
     },
+    /// `CLIENT INFO`: who this connection is to the server. Known since Redis 6.2.
+    ClientInfo,
+    /// `CLIENT KILL` of the connection with this number and this address at once: a number alone may be another's, since
+    /// a server that was restarted counts from the beginning.
+    ClientKill {
+        /// Its number, as `CLIENT INFO` told it.
+        id: u64,
+        /// Its address, as `CLIENT INFO` told it.
+        addr: &'a [u8],
+    },
     /// One that is on the wire already: from a [recording](crate::machine::Recording).
     Encoded {
         /// The whole command.
@@ -125,6 +135,10 @@ pub enum Command<'a> {
         idempotent: bool,
         /// See [`Command::is_optional`].
         optional: bool,
+        /// See [`Command::is_write`].
+        writes: bool,
+        /// See [`Command::write_key`].
+        key: Option<Key<'a>>,
     },
 }
 
@@ -194,14 +208,49 @@ impl Command<'_> {
             Self::DelAll(_) | Self::Eval { .. } => true,
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => true,
             Self::ClientSetName(_) | Self::ClientSetInfo { .. } => true,
+            Self::ClientInfo | Self::ClientKill { .. } => true,
             Self::Encoded { idempotent, .. } => *idempotent,
         }
     }
 
-    /// Whether a server that refuses it may be well otherwise: there is another way to the same end.
+    /// Whether executing the command changes data: then it matters if it is executed late.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        match self {
+            Self::Set { .. } | Self::Del(_) | Self::Unlink(_) | Self::DelAll(_) | Self::Eval { .. } => true,
+            Self::Get(_) | Self::Exists(_) | Self::Scan { .. } | Self::Info(_) | Self::Ping => false,
+            Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => false,
+            Self::ClientSetName(_) | Self::ClientSetInfo { .. } => false,
+            Self::ClientInfo | Self::ClientKill { .. } => false,
+            Self::Encoded { writes, .. } => *writes,
+        }
+    }
+
+    /// The key that a write is about, where nobody but the command knows it once its caller has left.
+    #[must_use]
+    pub const fn write_key(&self) -> Option<Key<'_>> {
+        match self {
+            Self::Set { key, .. } | Self::Del(key) => Some(*key),
+            // Of a clear: executed late, it can only remove, which leaves a miss and nothing old.
+            Self::Unlink(_) => None,
+            // The journal that replays these keeps their keys until they are answered.
+            Self::DelAll(_) | Self::Eval { .. } => None,
+            Self::Get(_) | Self::Exists(_) | Self::Scan { .. } | Self::Info(_) | Self::Ping => None,
+            Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => None,
+            Self::ClientSetName(_) | Self::ClientSetInfo { .. } => None,
+            Self::ClientInfo | Self::ClientKill { .. } => None,
+            Self::Encoded { key, .. } => *key,
+        }
+    }
+
+    /// Whether a server that refuses it may be well otherwise: users that may read and write keys need not be allowed these.
     #[must_use]
     pub const fn is_optional(&self) -> bool {
-        matches!(self, Self::DelAll(_) | Self::Eval { .. } | Self::Encoded { optional: true, .. })
+        match self {
+            Self::DelAll(_) | Self::Eval { .. } | Self::Scan { .. } | Self::Unlink(_) => true,
+            Self::Encoded { optional, .. } => *optional,
+            _ => false,
+        }
     }
 
     /// The command's name, as in Redis's documentation.
@@ -222,6 +271,8 @@ impl Command<'_> {
             Self::Select(_) => "SELECT",
             Self::ClientSetName(_) => "CLIENT SETNAME",
             Self::ClientSetInfo { .. } => "CLIENT SETINFO",
+            Self::ClientInfo => "CLIENT INFO",
+            Self::ClientKill { .. } => "CLIENT KILL",
             Self::Encoded { .. } => "a recorded command",
         }
     }
@@ -324,6 +375,13 @@ impl Command<'_> {
                 show(Text(attribute));
                 show(Text(value));
             }
+            Self::ClientInfo => show(Framed(b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n")),
+            Self::ClientKill { id, addr } => {
+                show(Framed(b"*6\r\n$6\r\nCLIENT\r\n$4\r\nKILL\r\n$2\r\nID\r\n"));
+                show(Number(id));
+                show(Framed(b"$4\r\nADDR\r\n"));
+                show(Text(addr));
+            }
             Self::Encoded { wire, .. } => show(Framed(wire)),
         }
     }
@@ -381,7 +439,8 @@ impl fmt::Debug for Command<'_> {
                 write!(f, " {} {}", Escaped(attribute), Escaped(value))
             }
             Self::Encoded { wire, .. } => write!(f, " ({} bytes)", wire.len()),
-            Self::Ping => Ok(()),
+            Self::ClientKill { id, addr } => write!(f, " ID {id} ADDR {}", Escaped(addr)),
+            Self::Ping | Self::ClientInfo => Ok(()),
         }
     }
 }
@@ -448,7 +507,7 @@ mod tests {
         let keys = ["a".into(), "b c".into()];
         let last_page = Command::Scan { cursor: u64::MAX, pattern: b"a b*", count: u32::MAX };
         let args = ["=".into(), "".into()];
-        let table: [(Command<'_>, &[&str]); 24] = [
+        let table: [(Command<'_>, &[&str]); 26] = [
             (Command::Get(KEY), &["GET", "shop:cart"]),
             (Command::Get(Key { namespace: b"", key: b"cart" }), &["GET", "cart"]),
             (Command::Get(Key { namespace: b"", key: b"" }), &["GET", ""]),
@@ -482,6 +541,11 @@ mod tests {
                 Command::ClientSetInfo { attribute: b"LIB-NAME", value: b"larder" },
                 &["CLIENT", "SETINFO", "LIB-NAME", "larder"],
             ),
+            (Command::ClientInfo, &["CLIENT", "INFO"]),
+            (
+                Command::ClientKill { id: 18, addr: b"[::1]:6379" },
+                &["CLIENT", "KILL", "ID", "18", "ADDR", "[::1]:6379"],
+            ),
         ];
         let mut all = Vec::new();
         for (command, expected) in table {
@@ -490,6 +554,10 @@ mod tests {
             assert!(expected.join(" ").starts_with(command.name()));
             assert!(format!("{command:?}").starts_with(command.name()));
             assert!(command.is_idempotent());
+            let writes = ["SET", "DEL", "UNLINK", "EVAL"].contains(&expected[0]);
+            assert_eq!(command.is_write(), writes, "{command:?}");
+            let one_key = writes && matches!(command, Command::Set { .. } | Command::Del(_));
+            assert_eq!(command.write_key(), one_key.then_some(KEY), "{command:?}");
             all.extend_from_slice(&wire);
             // Appending leaves what is there alone.
             let mut out = b"before".to_vec();

@@ -16,12 +16,13 @@ Suites:
   redis                  GET and SET of 100 B against one local redis-server
   resp                   replies decoded and commands encoded in memory; with
                          instructions per frame where valgrind is installed
+  outage                 get and set while Redis is gone and the breaker open
 
 Options:
   --quick                redis: about 80 seconds instead of about 6 minutes;
                          resp: about 2 minutes instead of about 4
   --seconds <S>          measure each cell for S seconds (default 3, quick 0.5;
-                         resp 0.5, quick 0.1)
+                         resp and outage 0.5, quick 0.1)
   --rounds <N>           repeat every cell N times and report medians (default 3)
   --contender <NAMES>    as named in the tables (default all); lists are separated
                          by commas
@@ -51,6 +52,7 @@ pub(crate) enum Command {
 pub(crate) enum Suite {
     Redis,
     Resp,
+    Outage,
 }
 
 /// What callers do.
@@ -119,10 +121,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
     if let (Some(row), Some(passes), Some(contender)) = (row, passes, options.contenders.first()) {
         return Ok(Command::Passes { row, contender: contender.clone(), passes });
     }
-    options.suite = suite.ok_or("which suite? There are: redis, resp")?;
+    options.suite = suite.ok_or("which suite? There are: redis, resp, outage")?;
     let (standard, short) = match options.suite {
         Suite::Redis => (3_000, 500),
-        Suite::Resp => (500, 100),
+        Suite::Resp | Suite::Outage => (500, 100),
     };
     options.measure = seconds.unwrap_or_else(|| Duration::from_millis(if quick { short } else { standard }));
     check_contenders(&options)?;
@@ -133,6 +135,7 @@ fn check_contenders(options: &Options) -> Result<(), String> {
     let known: Vec<_> = match options.suite {
         Suite::Redis => crate::redis_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
         Suite::Resp => crate::resp_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
+        Suite::Outage => crate::outage_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
     };
     match options.contenders.iter().find(|name| !known.contains(&name.as_str())) {
         Some(name) => Err(format!("no contender is named {name}; there are: {}", known.join(", "))),
@@ -174,7 +177,8 @@ fn suite_of(text: &str) -> Result<Suite, String> {
     match text {
         "redis" => Ok(Suite::Redis),
         "resp" => Ok(Suite::Resp),
-        _ => Err("there are: redis, resp".to_owned()),
+        "outage" => Ok(Suite::Outage),
+        _ => Err("there are: redis, resp, outage".to_owned()),
     }
 }
 
@@ -246,7 +250,7 @@ mod tests {
     fn usage_errors_name_what_is_wrong() {
         let cases: [(&[&str], &str); 9] = [
             (&[], "which suite"),
-            (&["memory"], "there are: redis, resp"),
+            (&["memory"], "there are: redis, resp, outage"),
             (&["redis", "twice"], "unexpected argument \"twice\""),
             (&["redis", "--fast"], "invalid option '--fast'"),
             (&["redis", "--only", "del"], "there are: get, set"),

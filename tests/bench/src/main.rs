@@ -9,6 +9,7 @@ use crate::args::{Command, Suite};
 mod args;
 mod contender;
 mod meter;
+mod outage_suite;
 mod progress;
 mod redis_suite;
 mod report;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let outcome = match options.suite {
         Suite::Redis => redis_suite::run(&options),
         Suite::Resp => resp_suite::run(&options),
+        Suite::Outage => outage_suite::run(&options),
     };
     exit(outcome.and_then(|report| {
         print!("{report}");

@@ -24,12 +24,19 @@ struct World {
     asked: Vec<Asked>,
     /// Whether the server has said what no Redis says: then values prove nothing any more.
     insane: bool,
+    /// Whether a connection has ended with writes unanswered, and no other has ended it for sure since.
+    left_writes: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Hello,
+    /// `CLIENT INFO`
+    Who,
+    /// `CLIENT KILL`
+    Kill,
     Get(u8),
+    Set,
     Other,
 }
 
@@ -46,14 +53,16 @@ impl World {
             connected: false,
             asked: Vec::new(),
             insane: false,
+            left_writes: false,
         }
     }
 
     /// What a driver does after every input.
     fn drive(&mut self) {
+        let strays = self.lane.take_strays();
+        assert!(self.insane || strays.is_empty(), "each connection was fenced");
         while let Some(action) = self.lane.poll_action() {
-            self.connected = false;
-            self.asked.clear();
+            self.end();
             self.input.clear();
             self.decoder.reset();
             if action == Action::Dial {
@@ -73,6 +82,13 @@ impl World {
         assert!(signals.len() < 10_000, "signals pile up");
     }
 
+    /// The connection is no more.
+    fn end(&mut self) {
+        self.connected = false;
+        self.left_writes |= self.asked.contains(&Asked::Set);
+        self.asked.clear();
+    }
+
     fn receive(&mut self, commands: &[u8]) {
         let mut words = Vec::new();
         Decoder::new(Limits::default())
@@ -80,12 +96,18 @@ impl World {
             .expect("whole commands");
         for command in words {
             let Reply::Array(words) = command else { panic!("not a command") };
-            let key = words.get(1).and_then(Reply::as_bytes).and_then(|key| key.first().copied());
-            self.asked.push(match (words.first().and_then(Reply::as_bytes), key) {
-                (Some(b"GET"), Some(key)) => Asked::Get(key),
-                (Some(b"HELLO"), _) => Asked::Hello,
+            let word = |at: usize| words.get(at).and_then(Reply::as_bytes).unwrap_or_default();
+            let asked = match (word(0), word(1)) {
+                (b"GET", [key, ..]) => Asked::Get(*key),
+                (b"SET", _) => Asked::Set,
+                (b"HELLO", _) => Asked::Hello,
+                (b"CLIENT", b"INFO") => Asked::Who,
+                (b"CLIENT", b"KILL") => Asked::Kill,
                 _ => Asked::Other,
-            });
+            };
+            let fences = asked == Asked::Kill;
+            assert!(!fences || self.left_writes || self.insane, "there is nobody to be ended");
+            self.asked.push(asked);
         }
     }
 
@@ -101,7 +123,7 @@ impl World {
         if decoded.is_err() || fatal {
             let why = decoded.map_or_else(Disconnect::Protocol, |()| Disconnect::Lost);
             self.lane.handle_disconnected(self.now, why);
-            self.connected = false;
+            self.end();
         }
     }
 
@@ -113,7 +135,12 @@ impl World {
         match self.asked.remove(0) {
             Asked::Get(key) => self.say(&[b'$', b'1', b'\r', b'\n', key, b'\r', b'\n']),
             Asked::Hello => self.say(b"%1\r\n+proto\r\n:3\r\n"),
-            Asked::Other => self.say(b"+OK\r\n"),
+            Asked::Who => self.say(b"$21\r\nid=3 addr=[::1]:49152\r\n"),
+            Asked::Kill => {
+                self.left_writes = false;
+                self.say(b":1\r\n");
+            }
+            Asked::Set | Asked::Other => self.say(b"+OK\r\n"),
         }
     }
 
@@ -126,7 +153,7 @@ impl World {
 
     fn disconnect(&mut self) {
         if self.connected {
-            self.connected = false;
+            self.end();
             self.lane.handle_disconnected(self.now, Disconnect::Lost);
         }
     }
@@ -148,10 +175,17 @@ pub fn handshake(data: &[u8]) {
         password: Secret::from("secret"),
     });
     let mut world = World::new(config);
+    world.insane = true;
     world.drive();
     while !choices.is_empty() {
         world.say(choices.bytes());
         world.drive();
+        if world.lane.is_ready() {
+            // What the next one has to fence.
+            let deadline = world.now.saturating_add(Duration::from_secs(5));
+            let _ = world.lane.submit(world.now, &command(b"b"), permit(), deadline);
+            world.drive();
+        }
         if let Some(error) = world.lane.last_error() {
             assert!(flags & 4 == 0 || !format!("{error} {error:?}").contains("secret"));
         }
@@ -204,13 +238,22 @@ pub fn link(data: &[u8]) {
     assert!(world.lane.is_closed() && world.lane.live() == 0);
 }
 
-fn get(key: &[u8; 1]) -> Command<'_> {
-    Command::Get(Key { namespace: b"", key })
+/// Of a key always the same: of every other one its value is read, of the others it is written.
+fn command(key: &[u8; 1]) -> Command<'_> {
+    let whole = Key { namespace: b"", key };
+    match is_read(key[0]) {
+        true => Command::Get(whole),
+        false => Command::Set { key: whole, value: key, ttl: None },
+    }
+}
+
+const fn is_read(key: u8) -> bool {
+    key % 2 == 1
 }
 
 fn submit(world: &mut World, key: u8, live: &mut Vec<(OpId, u8)>) {
     let deadline = world.now.saturating_add(Duration::from_secs(5));
-    match world.lane.submit(world.now, &get(&[key]), permit(), deadline) {
+    match world.lane.submit(world.now, &command(&[key]), permit(), deadline) {
         Ok(id) => live.push((id, key)),
         Err(refused) => assert!(matches!(refused, Refused::Overloaded), "{refused:?}"),
     }
@@ -222,12 +265,13 @@ fn collect(world: &mut World, live: &mut Vec<(OpId, u8)>, ended: &mut BTreeSet<O
         loop {
             match world.lane.poll(id, Waker::noop()) {
                 Poll::Pending => return true,
-                Poll::Ready(Progress::Again) => world.lane.resubmit(id, &get(&[key])),
+                Poll::Ready(Progress::Again) => world.lane.resubmit(id, &command(&[key])),
                 Poll::Ready(Progress::Done(outcome, _)) => {
                     assert!(ended.insert(id), "an operation ended twice");
                     match outcome {
                         Outcome::Reply(reply) if !world.insane => {
-                            assert_eq!(reply.as_bytes(), Some(&[key][..]), "the value of another key");
+                            let expected: &[u8] = if is_read(key) { &[key] } else { b"OK" };
+                            assert_eq!(reply.as_bytes(), Some(expected), "the reply to another command");
                         }
                         Outcome::Reply(_) | Outcome::Failed(_) => {}
                     }

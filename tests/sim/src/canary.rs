@@ -76,6 +76,8 @@ canaries! {
     OldCopies = "old-copies", F4;
     /// A clear clears all namespaces.
     ClearsAll = "clears-all", F5;
+    /// A clear clears a namespace that nobody uses.
+    ClearsNothing = "clears-nothing", F6;
 }
 
 impl Canary {

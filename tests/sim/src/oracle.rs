@@ -20,6 +20,9 @@ pub(crate) fn key_name(key: u32) -> Vec<u8> {
     format!("{}:{key}", if key % 2 == 0 { 'a' } else { 'b' }).into_bytes()
 }
 
+/// Of those names, with the colon.
+pub(crate) const NAMESPACE_LEN: usize = 2;
+
 /// The value of a SET says which one made it, so that nobody can mistake it for another's.
 pub(crate) fn value_of(op: usize, key: u32) -> Vec<u8> {
     let mut value = format!("v{op}.k{key}.").into_bytes();
@@ -90,6 +93,10 @@ struct Seen {
     trial: u64,
     /// When a key was last replayed, or deleted, on behalf of this process.
     replayed: BTreeMap<Vec<u8>, Stamp>,
+    /// When the last scan of a pattern ended.
+    scanned: BTreeMap<Vec<u8>, Stamp>,
+    /// When a step of a clear was last refused.
+    sweep_refused: Option<Stamp>,
     counts: Counts,
     closed: bool,
 }
@@ -319,8 +326,18 @@ impl Oracle {
             }
             Did::TooEarly | Did::NotACommand => return,
             Did::Unlink { keys } => {
-                let all = keys.iter().all(|key| key.starts_with(b"a:"));
-                return self.check(Rule::F5, all, || format!("{now:?}: process {process}: {did}"));
+                let of_a = keys.iter().all(|key| key.starts_with(b"a:"));
+                let of_b = keys.iter().all(|key| key.starts_with(b"b:"));
+                let holds = of_a || (of_b && self.may_clear_b(process));
+                return self.check(Rule::F5, holds, || format!("{now:?}: process {process}: {did}"));
+            }
+            Did::Scanned { pattern } => {
+                self.processes[process].scanned.insert(pattern.clone(), at);
+                return;
+            }
+            Did::SweepRefused => {
+                self.processes[process].sweep_refused = Some(at);
+                return;
             }
             Did::Replayed { key, .. } | Did::Delete { key, .. } => {
                 self.processes[process].replayed.insert(key.clone(), at);
@@ -369,8 +386,21 @@ impl Oracle {
         self.ops[id].ended = Some((stamp, at, how));
     }
 
+    /// Nobody clears namespace `b`, but where there is no room for one more delete, it is cleared.
+    fn may_clear_b(&self, process: usize) -> bool {
+        let has_deleted = |op: &Op| {
+            op.process == process
+                && op.what == What::Delete
+                && op.key % 2 == 1
+                && op.ended.is_none_or(|(.., how)| how == Ended::Fallback)
+        };
+        self.setup.is_tier_small() && self.ops.iter().any(has_deleted)
+    }
+
     fn outage(&mut self, at: Instant, id: usize, error: Option<&OperationError>) {
-        let excused = matches!(error, Some(OperationError::FallbackFull(_)));
+        // Or the server will not clear, now or later.
+        let refused = self.ops[id].what == What::Clear && matches!(error, Some(OperationError::Server(_)));
+        let excused = refused || matches!(error, Some(OperationError::FallbackFull(_)));
         let outage = error.is_some_and(OperationError::is_outage) && !excused;
         let holds = self.setup.tier == 0 || !outage;
         self.check(Rule::A1, holds, || format!("{at:?}: operation {id}: {error:?}"));
@@ -426,6 +456,9 @@ impl Oracle {
         if let Some(source) = copy {
             self.is_not_given_up(now, id, source);
         }
+        if let Some(source) = source {
+            self.is_not_cleared(now, id, source);
+        }
         let kept = |&&write: &&usize| self.ops[write].accepted_here();
         if let Some(&last) = accepted.iter().max_by_key(kept) {
             self.is_kept(now, id, source, last);
@@ -436,7 +469,7 @@ impl Oracle {
     fn is_not_overwritten(&mut self, now: Instant, read: usize, source: Option<usize>, write: usize) {
         let Some(source) = source.filter(|&source| source != write) else { return };
         let (process, write_begun) = (self.ops[write].process, self.ops[write].begun);
-        if self.is_excused(write) {
+        if self.is_excused(write) || self.is_promise_void(write) {
             return;
         }
         let source_op = &self.ops[source];
@@ -474,10 +507,50 @@ impl Oracle {
         }
     }
 
+    /// F6: `source` made the value that `read` got; no clear that was over before that began has begun since.
+    fn is_not_cleared(&mut self, now: Instant, read: usize, source: usize) {
+        let (process, key, begun) = (self.ops[read].process, self.ops[read].key, self.ops[read].begun);
+        if key % 2 == 1 {
+            return;
+        }
+        let here = self.ops[source].accepted_here().filter(|_| self.ops[source].process == process);
+        let made = self.ops[source].executed.max(here);
+        let is_over = |&op: &usize| {
+            let op = &self.ops[op];
+            let over = op.accepted().is_some_and(|(at, ..)| at < begun);
+            op.what == What::Clear && op.process == process && over
+        };
+        let clears: Vec<usize> = (0..self.ops.len()).filter(is_over).collect();
+        for clear in clears {
+            let excused = self.is_excused(clear) || self.is_promise_void(clear);
+            let holds = excused || made.is_none_or(|made| made > self.ops[clear].begun);
+            self.check(Rule::F6, holds, || {
+                format!("{now:?}: operation {read} got the value of {source}, which {clear} had cleared")
+            });
+        }
+    }
+
+    /// Whether the fallback tier has promised a clear, or a delete that became one for want of room, and the server refused
+    /// to carry it out.
+    fn is_promise_void(&self, write: usize) -> bool {
+        let op = &self.ops[write];
+        let clears = match op.what {
+            What::Clear => true,
+            What::Delete => self.setup.is_tier_small(),
+            _ => false,
+        };
+        let accepted = op.accepted_here();
+        clears && accepted.is_some() && self.processes[op.process].sweep_refused > accepted
+    }
+
     /// Whether Redis itself may have forgotten about a write.
     fn is_excused(&self, write: usize) -> bool {
         let op = &self.ops[write];
-        let rolled_back = self.rolled_back.get(&key_name(op.key)).copied().max(self.all_rolled_back);
+        let of_key = match op.what {
+            What::Clear => self.rolled_back.values().max(),
+            _ => self.rolled_back.get(&key_name(op.key)),
+        };
+        let rolled_back = of_key.copied().max(self.all_rolled_back);
         rolled_back.is_some_and(|at| at > op.begun)
     }
 
@@ -494,8 +567,16 @@ impl Oracle {
             let replaces = other.is_write() && other.key == op.key && other.accepted_here() > Some(accepted);
             other.process == process && (clears || replaces)
         };
-        let replayed = self.processes[process].replayed.get(&key_name(op.key)).copied();
-        if is_expired || replayed > Some(accepted) || self.ops.iter().any(disturbs) {
+        let (name, seen) = (key_name(op.key), &self.processes[process]);
+        let pattern = [&name[..NAMESPACE_LEN], b"*"].concat();
+        // A delete may have become a clear, and that may have found nothing.
+        let swept = seen.scanned.get(&pattern).filter(|_| op.what == What::Delete);
+        let replayed = seen.replayed.get(&name).max(swept).copied();
+        if is_expired
+            || replayed > Some(accepted)
+            || self.is_promise_void(write)
+            || self.ops.iter().any(disturbs)
+        {
             return;
         }
         let expected = (op.what == What::Set).then_some(write);

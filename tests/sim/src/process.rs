@@ -308,7 +308,7 @@ impl Process {
         if conn.before_hello == conn.up.written {
             let is_hello = conn.up.written == written as u64;
             let ok = Reply::Simple("OK".into());
-            replies.extend(if is_hello { vec![Reply::Map(Vec::new())] } else { vec![ok.clone(), ok] });
+            replies.extend(if is_hello { vec![Reply::Map(Vec::new())] } else { vec![ok; 3] });
         }
     }
 

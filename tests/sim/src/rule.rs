@@ -57,6 +57,7 @@ rules! {
     F3, false, "a write that the fallback tier accepted is answered until Redis has it";
     F4, false, "no copy is served that is older than the configuration allows";
     F5, false, "a clear removes keys of its namespace only";
+    F6, false, "what a clear has removed, or promised to, is not read any more";
 }
 
 impl fmt::Display for Rule {

@@ -190,6 +190,11 @@ impl Setup {
         self.mangles > 0
     }
 
+    /// Whether there is room for a few entries only in the journal, if for any.
+    pub(crate) const fn is_tier_small(&self) -> bool {
+        self.max_local_entries < 10
+    }
+
     /// How far back the time may be that an engine was told.
     pub(crate) fn clock_error(&self) -> Duration {
         millis(if self.wrong_clocks > 0 { self.clock_back } else { 0 })

@@ -17,7 +17,7 @@ use larder_engine::policy::BreakerState;
 use crate::canary::Canary;
 use crate::event::{Event, What};
 use crate::net::{End, Net, Pipe};
-use crate::oracle::{Oracle, key_name, value_of};
+use crate::oracle::{NAMESPACE_LEN, Oracle, key_name, value_of};
 use crate::process::{Outside, Process};
 use crate::rule::Rule;
 use crate::server::{MANGLES, REFUSALS, Server};
@@ -285,8 +285,12 @@ impl World {
         };
         let work = match what {
             What::Clear if self.outside.has(Canary::ClearsAll) => Work::Clear(Clear::new(b"")),
+            What::Clear if self.outside.has(Canary::ClearsNothing) => Work::Clear(Clear::new(b"x")),
             What::Clear => Work::Clear(Clear::new(b"a")),
-            _ => Work::Operation(self.processes[process].engine.submit(&key_name(key), request)),
+            _ => {
+                let operation = self.processes[process].engine.submit(&key_name(key), request);
+                Work::Operation(operation.in_namespace(NAMESPACE_LEN))
+            }
         };
         let before = self.processes[process].engine.breaker().0;
         let caller = Caller { id, process, key, work, flag: Arc::default(), back_at: None, trial: None };
@@ -320,7 +324,8 @@ impl World {
             let caller = &mut self.callers[at];
             if caller.flag.0.swap(false, Ordering::Relaxed) && caller.back_at.is_none() {
                 let Outside { now, noise, setup, .. } = &mut self.outside;
-                let late = noise.chance(setup.late_callers);
+                // Who comes too late for his deadline says nothing about Redis.
+                let late = noise.chance(setup.late_callers) && !self.all_is_well;
                 let late = if late { noise.duration(millis(setup.caller_lateness)) } else { Duration::ZERO };
                 caller.back_at = Some(now.saturating_add(late));
             }

@@ -39,6 +39,7 @@ const SCRIPTS: &[(Canary, &str)] = &[
     (Canary::Forgetful, "5000us down 9000 0\n3000000us set 0 0 0\n3000000us get 0 0"),
     (Canary::OldCopies, "setup max_staleness 300\n5000us set 0 0 0\n9000us down 60000 0\n30000000us get 0 0"),
     (Canary::ClearsAll, "5000us set 0 1 0\n9000us clear 0"),
+    (Canary::ClearsNothing, "5000us set 0 0 0\n9000us clear 0\n15000us get 0 0"),
 ];
 
 fn broken(script: &Script, canary: Option<Canary>) -> Option<Rule> {

@@ -259,8 +259,15 @@ impl Shared {
         task.into_iter().for_each(Waker::wake);
     }
 
+    /// Entries of the journal, and clears: each of those concerns several shards.
     pub(crate) fn journalled(&self) -> usize {
-        self.tiers.iter().flatten().map(|tier| lock(tier).journalled()).sum()
+        let (mut entries, mut clears) = (0, 0);
+        for tier in self.tiers.iter().flatten() {
+            let tier = lock(tier);
+            entries += tier.journalled();
+            clears = clears.max(tier.clears());
+        }
+        entries + clears
     }
 
     /// Takes nothing more, and lets the lanes close when all is answered, or at `until`.

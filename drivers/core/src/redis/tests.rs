@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::shared::lock;
+use crate::cache::Kind;
 use crate::runtime::{Endpoint, Runtime, Stream, Timer};
 use crate::{BreakerState, Cache, Error};
 
@@ -470,4 +471,30 @@ fn a_finished_future_has_nothing_more_to_say() {
     assert!(error.is_closed(), "{error:?}");
     world.run(serve);
     assert_eq!(lock(&world.wire).writes, writes);
+}
+
+/// While the breaker is open a lane may be held by somebody for as long as he likes.
+#[test]
+fn an_open_breaker_takes_no_lane_lock() {
+    let world = World::default();
+    let cache =
+        Cache::redis("redis://nowhere").breaker_threshold(1).connect_lazy(world.clone()).expect("valid");
+    world.run(serve);
+    world.feed(b"no RESP at all\r\n");
+    world.run(|_| Vec::new());
+    assert_eq!(cache.stats().redis.expect("on Redis").circuit_state, BreakerState::Open);
+    let (answered, answers) = std::sync::mpsc::channel();
+    let Kind::Redis(handle) = &cache.inner.kind else { unreachable!("it is on Redis") };
+    let held = handle.shared.lock_lane(0);
+    let asker = cache.clone();
+    std::thread::spawn(move || {
+        let mut set = pin!(asker.set_bytes("k", &b"v"[..]));
+        let set = poll_once(set.as_mut()).map(|answer| answer.is_ok());
+        let mut get = pin!(asker.get_bytes("k"));
+        let get = poll_once(get.as_mut()).map(|answer| answer.is_ok_and(|value| value.is_some()));
+        answered.send((set, get))
+    });
+    let answers = answers.recv_timeout(Duration::from_secs(30));
+    assert_eq!(answers, Ok((Poll::Ready(true), Poll::Ready(true))));
+    drop(held);
 }

@@ -16,8 +16,8 @@
 //!
 //! **No key, value, password or user name**, of callers or of the server. Each is replaced by its length and a hash under a key that
 //! is not in the recording, and becomes made-up letters of that length when it is replayed. So frames have the sizes that they had,
-//! what was equal stays equal, and a guess cannot be tried. The server's errors keep the words that the engine understands. What
-//! stays as it was: names of commands, numbers (times to live, cursors, counts), the number of the database, times and sizes. The
+//! what was equal stays equal, and a guess cannot be tried. The server's errors keep the words that the engine understands, and its
+//! answer to `CLIENT INFO` the number of the connection. What stays as it was: names of commands, numbers (times to live, cursors, counts), the number of the database, times and sizes. The
 //! hashes of outputs are of the replaced text.
 //!
 //! # From the beginning, up to a bound
@@ -98,11 +98,14 @@ impl Recorder {
             wire: self.redaction.command(command),
             idempotent: command.is_idempotent(),
             optional: command.is_optional(),
+            writes: command.is_write(),
+            keyed: command.write_key().is_some(),
         }
     }
 
-    pub(crate) fn replies(&self, replies: &[Reply]) -> Vec<step::Node> {
-        self.redaction.replies(replies)
+    /// Replies; before the lane serves, those of the handshake.
+    pub(crate) fn replies(&self, replies: &[Reply], serves: bool) -> Vec<step::Node> {
+        self.redaction.replies(replies, serves)
     }
 
     /// A step was made: `outputs` says what came of it, besides how the lane looks now.

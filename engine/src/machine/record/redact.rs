@@ -58,12 +58,41 @@ impl Redaction {
         texts
     }
 
-    pub(super) fn replies(&self, replies: &[Reply]) -> Vec<Node> {
+    pub(super) fn replies(&self, replies: &[Reply], serves: bool) -> Vec<Node> {
         let mut nodes = Vec::new();
-        if let Self::Hashed(_) = self {
-            replies.iter().for_each(|reply| self.reply(reply, &mut nodes));
+        if let Self::Verbatim = self {
+            return nodes;
+        }
+        for reply in replies {
+            match reply {
+                Reply::Bulk(text) if !serves => nodes.push((3, 0, self.identity(b"", text))),
+                Reply::Verbatim { format, text } if !serves => {
+                    nodes.push((12, 0, self.identity(format, text)));
+                }
+                reply => self.reply(reply, &mut nodes),
+            }
         }
         nodes
+    }
+
+    /// What the handshake reads of an answer to `CLIENT INFO`, `id=7 addr=10.0.0.1:43210 …`: the number, and in the address no more
+    /// than where there are zeros.
+    fn identity(&self, format: &[u8], text: &[u8]) -> Text {
+        let mut kept = format.to_vec();
+        for (at, word) in text.split(|&byte| byte == b' ').enumerate() {
+            kept.extend((at > 0).then_some(b' '));
+            if let Some(addr) = word.strip_prefix(b"addr=") {
+                kept.extend_from_slice(b"addr=");
+                let hide =
+                    |&byte: &u8| if byte.is_ascii_alphanumeric() && byte != b'0' { b'1' } else { byte };
+                kept.extend(addr.iter().map(hide));
+            } else if word.strip_prefix(b"id=").is_some_and(|id| id.iter().all(u8::is_ascii_digit)) {
+                kept.extend_from_slice(word);
+            } else {
+                kept.extend_from_slice(&spell(&self.hidden(b"", word)).unwrap_or_default());
+            }
+        }
+        (kept, 0, 0)
     }
 
     /// A reply and its parts, in the order in which they are read. The limits of the decoder bound the depth.

@@ -14,7 +14,7 @@ use super::{MAGIC, Recorder, backoff_of, put};
 use crate::config::{Credentials, LaneConfig, Secret};
 use crate::machine::{Disconnect, Lane, OpId};
 use crate::policy::Permit;
-use crate::resp::{Command, DecodeError, Violation};
+use crate::resp::{Command, DecodeError, Key, Violation};
 use crate::time::Instant;
 
 /// What the lanes of a cache were told; each is replayed by itself.
@@ -203,14 +203,14 @@ fn feed(lane: &mut Lane, input: &Input) -> Option<()> {
     let at = |nanos: &u64| Instant::from_nanos(*nanos);
     match input {
         Input::Submit { now, deadline, permit, command } => {
-            let wire = wire_of(&command.wire)?;
-            let command = encoded(command, &wire);
+            let (wire, key) = (wire_of(&command.wire)?, key_of(command)?);
+            let command = encoded(command, &wire, &key);
             let _ = lane.submit(at(now), &command, Permit::from_parts(*permit), at(deadline));
         }
         Input::Poll { id } => drop(lane.poll(OpId::from_parts(*id), Waker::noop())),
         Input::Resubmit { id, command } => {
-            let wire = wire_of(&command.wire)?;
-            lane.resubmit(OpId::from_parts(*id), &encoded(command, &wire));
+            let (wire, key) = (wire_of(&command.wire)?, key_of(command)?);
+            lane.resubmit(OpId::from_parts(*id), &encoded(command, &wire, &key));
         }
         Input::Cancel { id } => lane.cancel(OpId::from_parts(*id)),
         Input::Close { now, until } => lane.close(at(now), at(until)),
@@ -243,8 +243,17 @@ fn wire_of(texts: &[Text]) -> Option<Vec<u8>> {
     Some(texts?.concat())
 }
 
-fn encoded<'a>(command: &step::Command, wire: &'a [u8]) -> Command<'a> {
-    Command::Encoded { wire, idempotent: command.idempotent, optional: command.optional }
+/// The key of a write, empty for other commands.
+fn key_of(command: &step::Command) -> Option<Bytes> {
+    match command.wire.first() {
+        Some((_, len, hash)) if command.keyed => spell(&(Vec::new(), *len, *hash)),
+        _ => Some(Bytes::new()),
+    }
+}
+
+fn encoded<'a>(command: &step::Command, wire: &'a [u8], key: &'a [u8]) -> Command<'a> {
+    let step::Command { idempotent, optional, writes, keyed, .. } = *command;
+    Command::Encoded { wire, idempotent, optional, writes, key: keyed.then_some(Key { namespace: b"", key }) }
 }
 
 impl fmt::Display for Input {

@@ -102,7 +102,7 @@ fn replies_keep_their_shape_and_errors_what_the_engine_understands() {
         error("secret"),
         error("WRONGTYPE"),
     ];
-    let nodes = hashed().replies(&replies);
+    let nodes = hashed().replies(&replies, true);
     let again = redact::replies_of(&nodes).expect("as written");
     assert!(!format!("{again:?}").contains("secret"), "{again:?}");
     assert_eq!(again.len(), replies.len());
@@ -120,6 +120,21 @@ fn replies_keep_their_shape_and_errors_what_the_engine_understands() {
         };
         assert_eq!(hash(&hashed(), before), hash(&Redaction::Verbatim, after), "{before:?}");
     }
+}
+
+/// The handshake reads who it is: the number of the connection, and an address of the same length.
+#[test]
+fn client_info_keeps_its_number_and_hides_the_address() {
+    let info = b"id=27 addr=192.168.0.7:43210 laddr=secret:6379 name=secret user=secret\n";
+    let nodes = hashed().replies(&[Reply::Verbatim { format: *b"txt", text: info[..].into() }], false);
+    let [Reply::Verbatim { format, text }] = &redact::replies_of(&nodes).expect("as written")[..] else {
+        panic!("{nodes:?}");
+    };
+    assert_eq!((format, text.len()), (b"txt", info.len()));
+    assert!(text.starts_with(b"id=27 addr=111.111.0.1:11110 ") && !contains(text, b"secret"), "{text:?}");
+    let nodes = hashed().replies(&[Reply::Bulk(info[..].into())], true);
+    let text = format!("{:?}", redact::replies_of(&nodes));
+    assert!(!text.contains("id=27"), "somebody's value: {text}");
 }
 
 /// A lane with a password that connects, is asked three things, answers two, and is lost.
@@ -146,7 +161,9 @@ fn lived(max_bytes: usize) -> Lane {
     pass(&mut lane, at(2));
     lane.handle_replies(at(3), &mut vec![Reply::Map(Vec::new())]).expect("let in");
     pass(&mut lane, at(3));
-    lane.handle_replies(at(4), &mut vec![Reply::Simple("OK".into()); 3]).expect("set up");
+    let mut setup = vec![Reply::Simple("OK".into()); 3];
+    setup.push(Reply::Bulk("id=27 addr=192.168.0.7:43210 name=secret".into()));
+    lane.handle_replies(at(4), &mut setup).expect("set up");
     assert!(lane.is_ready());
     let ids: Vec<OpId> = commands().iter().take(3).map(|command| ask(&mut lane, at(5), command)).collect();
     pass(&mut lane, at(5));

@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::kit::World;
 use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
-use crate::machine::{EngineConfig, Reconcile, Request};
+use crate::machine::{EngineConfig, OperationError, Reconcile, Request};
 use crate::policy::BreakerState;
 
 fn set(value: &'static str) -> Request {
@@ -219,4 +219,141 @@ fn a_replay_begins_with_the_trial() {
     }
     world.run_for(secs(1)); // Behind the PING, and not at the end of its wait.
     assert_eq!((world.engine.breaker().0, world.engine.journalled()), (BreakerState::Closed, 0));
+}
+
+/// Until Redis was swept the tier answers for the whole namespace, also for keys that it never heard of.
+#[test]
+fn a_clear_in_an_outage_reaches_redis() {
+    let mut world = World::connected(|_| {});
+    for key in ["n:known", "m:known"] {
+        assert_eq!(world.ask(key, set("old")), STORED);
+    }
+    (0..100).for_each(|n| world.server.put(&format!("n:{n}"), "old"));
+    take_away(&mut world);
+    world.ask("n:before", set("v")).expect("the tier accepts it");
+    world.clear("n").expect("the tier accepts it");
+    assert_eq!(world.ask("n:after", set("v")), STORED_IN_FALLBACK);
+    assert_eq!(world.engine.journalled(), 3, "the delete, the set, and the clear");
+    for (key, expected) in [("n:7", "(none)"), ("n:after", "v"), ("n:before", "(none)"), ("m:known", "old")] {
+        assert_eq!(value(&world.ask(key, Request::Get)), Some((expected, true)), "{key}");
+    }
+    world.net.refuse = false;
+    while world.server.count("UNLINK") == 0 {
+        world.run_for(core::time::Duration::from_micros(50));
+    }
+    for n in 0..100 {
+        let answer = world.ask(&format!("n:{n}"), Request::Get);
+        assert_eq!(value(&answer).map(|(value, _)| value), Some("(none)"), "in the middle of the sweep");
+    }
+    bring_back(&mut world);
+    let left: Vec<_> = world.server.data.keys().map(|key| core::str::from_utf8(key).expect("text")).collect();
+    assert_eq!((left, world.engine.journalled()), (std::vec!["m:known", "n:after"], 0));
+    assert_eq!(value(&world.ask("n:after", Request::Get)), Some(("v", false)));
+}
+
+/// A sweep that Redis did not live to see the end of begins again.
+#[test]
+fn a_sweep_goes_on_where_redis_died_again() {
+    let mut world = World::connected(|_| {});
+    take_away(&mut world);
+    world.clear("n").expect("the tier accepts it");
+    (0..100).for_each(|n| world.server.put(&format!("n:{n}"), "old"));
+    world.net.refuse = false;
+    while world.server.data.len() == 100 {
+        world.run_for(core::time::Duration::from_micros(50));
+    }
+    assert_ne!(world.server.data.len(), 0, "in the middle of it");
+    world.net.refuse = true;
+    world.reset();
+    world.run_for(secs(20));
+    assert_eq!(value(&world.ask("n:99", Request::Get)), Some(("(none)", true)));
+    bring_back(&mut world);
+    assert_eq!((world.server.data.len(), world.engine.journalled()), (0, 0));
+}
+
+/// Cleared again while Redis is swept: the scan may have passed by what was set in between.
+#[test]
+fn a_clear_during_the_sweep_is_a_sweep_of_its_own() {
+    let mut world = World::connected(|_| {});
+    take_away(&mut world);
+    world.clear("n").expect("the tier accepts it");
+    (0..100).for_each(|n| world.server.put(&format!("n:{n:02}"), "old"));
+    world.net.refuse = false;
+    while world.server.count("UNLINK") == 0 {
+        world.run_for(core::time::Duration::from_micros(50));
+    }
+    world.tier(|tier| tier.clear_later(crate::time::Instant::EPOCH, b"n:")).expect("there is room");
+    world.server.put("n:00", "from before the second");
+    bring_back(&mut world);
+    assert_eq!((world.server.data.len(), world.engine.journalled()), (0, 0));
+}
+
+/// Who may not scan cannot clear: no namespace waits for that for ever.
+#[test]
+fn a_sweep_that_is_refused_is_given_up() {
+    for line in [
+        "NOPERM User default has no permissions to run the 'scan' command",
+        "ERR unknown command 'SCAN'",
+        "ERR command not allowed",
+    ] {
+        let mut world = World::connected(|_| {});
+        assert_eq!(world.ask("n:1", set("v")), STORED);
+        world.server.fail("SCAN", line, usize::MAX);
+        let refused = world.clear("n");
+        assert!(matches!(refused, Err(OperationError::Server(_))), "{refused:?}");
+        take_away(&mut world);
+        world.clear("n").expect("nobody can know yet");
+        let trips = world.engine.breaker().1;
+        bring_back(&mut world);
+        assert_eq!((world.engine.breaker().1, world.engine.journalled()), (trips, 0), "{line}");
+        assert_eq!(value(&world.ask("n:1", Request::Get)), Some(("v", false)), "{line}");
+    }
+}
+
+/// More deletes than the journal has room for are a clear: of the namespace, and of nothing where there is none.
+#[test]
+fn a_delete_without_room_clears_the_namespace() {
+    let small = |config: &mut EngineConfig| {
+        config.tier.as_mut().expect("on by default").max_local_entries = 2;
+    };
+    let mut world = World::connected(small);
+    take_away(&mut world);
+    world.ask("n:1", Request::Delete).expect("there is room");
+    world.ask("n:2", set("v")).expect("there is room");
+    assert!(matches!(world.ask("n:3", Request::Delete), Err(OperationError::FallbackFull(_))));
+    assert_eq!(world.engine.journalled(), 2);
+
+    let mut world = World::connected(small);
+    world.namespace_len = 2;
+    for key in ["n:1", "n:2", "n:3", "n:4", "m:1"] {
+        world.server.put(key, "old");
+        assert_eq!(value(&world.ask(key, Request::Get)), Some(("old", false)));
+    }
+    take_away(&mut world);
+    world.ask("n:1", Request::Delete).expect("there is room");
+    world.ask("n:2", set("v")).expect("there is room");
+    assert_eq!(world.ask("n:3", Request::Delete).map(|_| ()), Ok(()), "{:?}", world.engine.journalled());
+    assert!(matches!(world.ask("n:5", set("v")), Err(OperationError::FallbackFull(_))));
+    assert_eq!(value(&world.ask("n:3", Request::Get)), Some(("(none)", true)));
+    assert_eq!(value(&world.ask("n:2", Request::Get)), Some(("v", true)));
+    bring_back(&mut world);
+    let left: Vec<_> = world.server.data.keys().map(|key| core::str::from_utf8(key).expect("text")).collect();
+    assert_eq!((left, world.engine.journalled()), (std::vec!["m:1", "n:2"], 0), "what was set survives");
+}
+
+#[test]
+fn more_clears_than_can_be_remembered_are_refused() {
+    let mut world = World::connected(|_| {});
+    take_away(&mut world);
+    for n in 0..64 {
+        world.clear(&format!("n{n}")).expect("there is room");
+    }
+    let refused = world.clear("m");
+    assert!(matches!(refused, Err(OperationError::FallbackFull(_))), "{refused:?}");
+    world.clear("n1").expect("known already");
+    world.clear("").expect("wider than all");
+    world.clear("m").expect("known already");
+    world.server.put("m:1", "old");
+    bring_back(&mut world);
+    assert_eq!((world.server.data.len(), world.engine.journalled()), (0, 0));
 }

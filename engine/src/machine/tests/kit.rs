@@ -132,6 +132,8 @@ pub(super) struct World {
     pub(super) shuffled: bool,
     /// The only caller that is polled when woken, if not all are.
     only: Option<Id>,
+    /// Of the keys; 0 is none.
+    pub(super) namespace_len: usize,
     /// How often `handle_timeout` was called.
     pub(super) timeouts: usize,
     /// All that the engine asked for, in order.
@@ -166,6 +168,7 @@ impl World {
             rng: fastrand::Rng::with_seed(seed ^ 1),
             shuffled: false,
             only: None,
+            namespace_len: 0,
             timeouts: 0,
             outputs: Vec::new(),
         }
@@ -183,7 +186,7 @@ impl World {
 
     /// Submits and polls once, as a future would be.
     pub(super) fn submit(&mut self, key: &str, request: Request) -> Id {
-        let operation = self.engine.submit(key.as_bytes(), request);
+        let operation = self.engine.submit(key.as_bytes(), request).in_namespace(self.namespace_len);
         self.add(Work::Operation(operation, None))
     }
 

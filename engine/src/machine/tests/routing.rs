@@ -96,7 +96,10 @@ fn error_classes_decide_who_answers() {
     ] {
         for request in requests() {
             // The steps of a clear, and INFO, have no fallback of their own.
-            let has_fallback = !matches!(request, Request::Scan { .. } | Request::Unlink(_) | Request::Info);
+            let is_clear = matches!(request, Request::Scan { .. } | Request::Unlink(_));
+            let has_fallback = !is_clear && request != Request::Info;
+            // Who may not clear may do all the rest, but not without having logged in.
+            let tripped = tripped && (!is_clear || line.starts_with("NOAUTH"));
             let expected = if has_fallback { expected } else { Nobody };
             let name = std::format!("{request:?} answered by {line:?}");
             let error = ServerError::new(Bytes::from_static(line.as_bytes()));
@@ -208,6 +211,12 @@ const DEADLINE: Instant = Instant::from_millis(5_000);
 fn ready_lane(config: LaneConfig) -> Lane {
     let now = Instant::from_millis(1);
     let mut lane = Lane::new(config, 0, now);
+    welcome(&mut lane, now, None);
+    lane
+}
+
+/// Lets a lane in that wants to dial, and answers its `CLIENT KILL` if it says one.
+fn welcome(lane: &mut Lane, now: Instant, killed: Option<Reply>) {
     assert_eq!(lane.poll_action(), Some(Action::Dial));
     lane.handle_connected(now);
     assert_eq!(lane.poll_transmit(&mut Vec::new()), Transmit::Ready);
@@ -215,9 +224,41 @@ fn ready_lane(config: LaneConfig) -> Lane {
     lane.handle_replies(now, &mut vec![hello]).expect("welcome");
     assert_eq!(lane.poll_transmit(&mut Vec::new()), Transmit::Ready);
     let ok = Reply::Simple(Bytes::from_static(b"OK"));
-    lane.handle_replies(now, &mut vec![ok.clone(), ok]).expect("welcome");
+    let who = Reply::Bulk(Bytes::from_static(b"id=3 addr=192.0.2.1:49152"));
+    lane.handle_replies(now, &mut vec![ok.clone(), ok, who]).expect("welcome");
+    if let Some(killed) = killed {
+        assert!(!lane.is_ready(), "the connection before comes first");
+        lane.handle_replies(now, &mut vec![killed]).expect("nothing that matters");
+    }
     assert!(lane.is_ready());
-    lane
+}
+
+/// Writes that may still be executed are offered with the next connection, cancelled ones too, unless that has fenced them.
+#[test]
+fn a_lane_offers_the_writes_that_are_at_large() {
+    let refused = || Reply::Error(ServerError::new(Bytes::from_static(b"NOPERM no")));
+    for (killed, expected) in [(refused(), &[&b"n:k"[..], b"n:k"][..]), (Reply::Integer(1), &[])] {
+        let mut now = Instant::from_millis(2);
+        let mut lane = ready_lane(LaneConfig::default());
+        let key = Key { namespace: b"n", key: b"k" };
+        let cancelled = lane.submit(now, &Command::Del(key), permit(), DEADLINE).expect("room");
+        let commands = [Command::Set { key, value: b"v", ttl: None }, GET];
+        for command in &commands {
+            lane.submit(now, command, permit(), DEADLINE).expect("room");
+        }
+        let mut out = Vec::new();
+        while lane.poll_transmit(&mut out) == Transmit::Linger {}
+        lane.handle_written(now, out.len());
+        lane.cancel(cancelled);
+        lane.handle_disconnected(now, Disconnect::Lost);
+        assert_eq!(lane.take_strays().len(), 0, "nothing is known before the next connection");
+        now = lane.poll_timeout().expect("a backoff");
+        lane.handle_timeout(now);
+        welcome(&mut lane, now, Some(killed));
+        let strays = lane.take_strays();
+        assert_eq!(strays.iter().map(|key| &key[..]).collect::<Vec<_>>(), expected);
+        assert_eq!(lane.take_strays().len(), 0, "told once");
+    }
 }
 
 /// Each arrow of the diagram in `slots`.

@@ -25,6 +25,9 @@ pub(super) struct Server {
     scripted: Vec<(&'static str, &'static str, usize)>,
     /// Bytes to be sent ahead of the next reply.
     pub(super) announce: Vec<u8>,
+    /// Connections that have asked who they are. A connection that its client left has ended here, and all that was under
+    /// way on it: there is never somebody to kill.
+    introduced: u64,
 }
 
 /// What the server knows of one connection.
@@ -85,6 +88,11 @@ impl Server {
         match name.as_str() {
             "HELLO" if self.old => return b"-ERR unknown command 'HELLO'\r\n".to_vec(),
             "HELLO" | "AUTH" => return self.let_in(session, &name, words),
+            "CLIENT" if words[1] == "INFO" => {
+                self.introduced += 1;
+                return bulk(format!("id={} addr=192.0.2.1:49152 resp=3\n", self.introduced).as_bytes());
+            }
+            "CLIENT" if words[1] == "KILL" => return b":0\r\n".to_vec(),
             "CLIENT" | "SELECT" => return b"+OK\r\n".to_vec(),
             _ if self.password.is_some() && !session.authenticated => {
                 return b"-NOAUTH Authentication required.\r\n".to_vec();

@@ -99,7 +99,11 @@ impl Data {
                 did.push(Did::Exists { key: key.clone(), found });
             }
             (b"PTTL", [key]) => wire::integer(out, self.ttl(now, key)),
-            (b"SCAN", [cursor, _, pattern, ..]) => self.scan(now, number(cursor), pattern, page, out),
+            (b"SCAN", [cursor, _, pattern, ..]) => {
+                if self.scan(now, number(cursor), pattern, page, out) {
+                    did.push(Did::Scanned { pattern: pattern.clone() });
+                }
+            }
             _ => wire::error(out, b"ERR unknown command"),
         }
     }
@@ -163,7 +167,8 @@ impl Data {
 
     /// A page of keys in the order of their hashes; the cursor is where the next page begins in that order. So a key
     /// that is there from beginning to end is on some page, whatever comes and goes meanwhile.
-    fn scan(&self, now: Instant, cursor: u64, pattern: &[u8], page: usize, out: &mut Vec<u8>) {
+    /// Whether it has come to its end.
+    fn scan(&self, now: Instant, cursor: u64, pattern: &[u8], page: usize, out: &mut Vec<u8>) -> bool {
         let mut keys: Vec<(u64, &Vec<u8>)> = self.entries.keys().map(|key| (order(key), key)).collect();
         keys.sort_unstable();
         let mut rest = keys.into_iter().filter(|(order, _)| *order >= cursor);
@@ -175,6 +180,7 @@ impl Data {
         let found: Vec<&Vec<u8>> = seen.into_iter().map(|(_, key)| key).filter(|key| matches(key)).collect();
         wire::array(out, found.len());
         found.into_iter().for_each(|key| wire::bulk(out, key));
+        next == 0
     }
 }
 

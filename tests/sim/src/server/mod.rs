@@ -1,7 +1,8 @@
 //! A Redis in memory, as much of it as a cache talks to, and the ways in which it misbehaves.
 //!
 //! It is one thread: while a command takes its time, or the process is stopped, what arrives waits and is executed
-//! later, whether or not its sender still waits for it (a *zombie write*). After a failover, connections made before it
+//! later, whether or not its sender still waits for it (a *zombie write*), unless somebody has ended that connection with
+//! `CLIENT KILL` before. After a failover, connections made before it
 //! lead to the demoted master, which refuses writes; new ones lead to the new master, which may have lost the latest
 //! writes.
 
@@ -140,6 +141,12 @@ pub(crate) enum Did {
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
+    /// A scan has come to its end.
+    Scanned {
+        pattern: Vec<u8>,
+    },
+    /// A step of a clear was answered with an error.
+    SweepRefused,
     /// A SET arrived; it may be refused.
     SetArrived {
         value: Vec<u8>,
@@ -169,6 +176,8 @@ impl fmt::Display for Did {
                 write!(f, "a replay leaves {} at {}", key.escape_ascii(), value.escape_ascii())
             }
             Self::SetArrived { value } => write!(f, "a SET to {} arrives", value.escape_ascii()),
+            Self::Scanned { pattern } => write!(f, "the scan of {} ends", pattern.escape_ascii()),
+            Self::SweepRefused => f.write_str("a step of a clear is refused"),
             Self::TooEarly => f.write_str("a command before the reply to HELLO was read"),
             Self::NotACommand => f.write_str("bytes that are no command"),
         }
@@ -177,6 +186,8 @@ impl fmt::Display for Did {
 
 #[derive(Debug, Default)]
 struct Session {
+    /// Its number, the same as the connection's.
+    id: usize,
     parser: CommandParser,
     resp3: bool,
     authenticated: bool,
@@ -195,6 +206,8 @@ pub(crate) struct Server {
     pub(crate) config: ServerConfig,
     pub(crate) data: Data,
     sessions: Vec<Option<Session>>,
+    /// Those that were ended by another; their connections are still to be closed.
+    killed: Vec<usize>,
     term: u32,
     /// Nothing listens until then.
     pub(crate) down_until: Option<Instant>,
@@ -213,6 +226,7 @@ impl Server {
             config,
             data: Data::default(),
             sessions: Vec::new(),
+            killed: Vec::new(),
             term: 0,
             down_until: None,
             frozen_until: None,
@@ -234,7 +248,7 @@ impl Server {
             self.sessions.resize_with(id + 1, || None);
         }
         self.sessions[id] =
-            Some(Session { term: self.term, authenticated: !self.config.password, ..Session::default() });
+            Some(Session { id, term: self.term, authenticated: !self.config.password, ..Session::default() });
         if let Some(refusal) = self.refused(now, Scope::Connections) {
             let mut out = Vec::new();
             wire::error(&mut out, refusal.line);
@@ -316,6 +330,9 @@ impl Server {
         }
         // What was read before the end is executed first, however long that takes.
         let ended = conn.up.ended(now).is_some() && !self.is_stopped(now);
+        for killed in self.killed.drain(..) {
+            net.server_close(killed, arrival(now, self.config.latency), End::Fin);
+        }
         if ended || session.closing {
             progress = true;
             net.server_close(id, arrival(now, self.config.latency), End::Fin);
@@ -397,8 +414,11 @@ impl Server {
         if matches!(&name[..], b"HELLO" | b"AUTH") {
             return self.let_in(now, session, &words, out);
         }
-        if is_handshake(&words) {
-            return out.extend_from_slice(b"+OK\r\n");
+        match (is_handshake(&words), words.get(1).map(Vec::as_slice)) {
+            (true, Some(b"INFO")) => return self.introduce(session, out),
+            (true, Some(b"KILL")) => return self.kill(session, &words[2..], out),
+            (true, _) => return out.extend_from_slice(b"+OK\r\n"),
+            (false, _) => {}
         }
         let writes = matches!(&name[..], b"SET" | b"DEL" | b"UNLINK" | b"EVAL");
         if !session.authenticated {
@@ -414,6 +434,7 @@ impl Server {
                 _ => true,
             };
             if let Some(refusal) = self.refused(now, scope).filter(|_| applies) {
+                did.extend(matches!(&name[..], b"SCAN" | b"UNLINK").then_some(Did::SweepRefused));
                 return wire::error(out, refusal.line);
             }
         }
@@ -435,6 +456,27 @@ impl Server {
             }
             _ => self.data.execute(now, &words, session.resp3, self.config.scan_page, out, did),
         }
+    }
+
+    fn introduce(&self, session: &Session, out: &mut Vec<u8>) {
+        if self.config.old {
+            return wire::error(out, b"ERR unknown subcommand 'INFO'");
+        }
+        let text = format!("id={} addr={} fd=8 name=\n", session.id, address(session.id));
+        match session.resp3 {
+            true => out.extend_from_slice(format!("={}\r\ntxt:{text}\r\n", 4 + text.len()).as_bytes()),
+            false => wire::bulk(out, text.as_bytes()),
+        }
+    }
+
+    /// Ends the session that all filters name, with what it has received and not executed.
+    fn kill(&mut self, session: &Session, filters: &[Vec<u8>], out: &mut Vec<u8>) {
+        let [_, id, _, addr] = filters else { return wire::error(out, b"ERR syntax error") };
+        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).unwrap_or(usize::MAX);
+        let is_there = |other: &Session| other.term == session.term && *addr == address(id).as_bytes();
+        let killed = self.sessions.get_mut(id).and_then(|other| other.take_if(|other| is_there(other)));
+        self.killed.extend(killed.as_ref().map(|_| id));
+        wire::integer(out, i64::from(killed.is_some()));
     }
 
     fn let_in(&self, now: Instant, session: &mut Session, words: &[Vec<u8>], out: &mut Vec<u8>) {
@@ -465,11 +507,16 @@ impl Server {
     }
 }
 
+/// Where a client is, as the server sees it.
+fn address(id: usize) -> String {
+    format!("192.0.2.{}:{}", id % 250 + 1, 49_152 + id % 16_384)
+}
+
 fn is_handshake(words: &[Vec<u8>]) -> bool {
     let word = |at: usize| words.get(at).map_or(&b""[..], Vec::as_slice);
     match word(0) {
         b"HELLO" | b"AUTH" | b"SELECT" => true,
-        b"CLIENT" => matches!(word(1), b"SETNAME" | b"SETINFO"),
+        b"CLIENT" => matches!(word(1), b"SETNAME" | b"SETINFO" | b"INFO" | b"KILL"),
         _ => false,
     }
 }
