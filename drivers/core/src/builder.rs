@@ -215,6 +215,7 @@ pub struct RedisBuilder {
     limits: Limits,
     operation_timeout: Duration,
     tls: TlsOptions,
+    record: Option<usize>,
 }
 
 impl RedisBuilder {
@@ -234,6 +235,7 @@ impl RedisBuilder {
             limits: Limits::default(),
             operation_timeout: engine.operation_timeout,
             tls: TlsOptions::default(),
+            record: None,
         }
     }
 
@@ -340,6 +342,13 @@ impl RedisBuilder {
         self
     }
 
+    /// Records what the connections are told, from the start up to so many bytes, for [`Cache::recording`]. Default: nothing, which
+    /// costs nothing. For finding a fault, not for every day: keys and values are hashed, and what is recorded is kept in memory.
+    pub fn record(mut self, max_bytes: usize) -> Self {
+        self.record = Some(max_bytes);
+        self
+    }
+
     /// Connects, and waits until the server can be used.
     ///
     /// With the fallback on (the default) a server that cannot be reached is no error: the cache starts degraded, answers
@@ -369,7 +378,7 @@ impl RedisBuilder {
         let this = self.with_options(&source.parse()?.1)?;
         let (url, config) = this.check()?;
         let security = this.security(&url)?;
-        let handle = Handle::start(&config, this.limits, url.endpoint, &security, runtime);
+        let handle = Handle::start(&config, this.limits, url.endpoint, &security, runtime, this.record);
         Ok(this.common.build(Kind::Redis(handle)))
     }
 

@@ -57,6 +57,14 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The time that its timers go by.
     fn now(&self) -> Instant;
+
+    /// A seed for jitter and for hashers, one for each call. By default from the source that the standard library seeds its
+    /// maps from; a runtime that wants the same run twice has its own.
+    fn seed(&self) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+
+        RandomState::new().hash_one(Instant::now())
+    }
 }
 
 /// A connected socket. Both methods register the waker when they return `Pending`, and retry `Interrupted` themselves.

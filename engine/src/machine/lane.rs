@@ -3,6 +3,7 @@
 //! The link below knows commands in flight; the lane adds what a caller cares about: a bound with a fair queue,
 //! a deadline, attempts, and exactly one outcome. What the breaker must know comes out as [`Signal`]s.
 
+use alloc::boxed::Box;
 use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -12,6 +13,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
+use super::record::{Input, Recorder};
 use super::slots::{Op, OpId, Slots, State, Ticket};
 use crate::config::LaneConfig;
 use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, TICK, Transmit};
@@ -50,6 +52,8 @@ pub struct Lane {
     /// Callers have left something for the driver to do.
     news: bool,
     now: Instant,
+    /// Writes down what it is told, if anybody does.
+    pub(super) recorder: Option<Box<Recorder>>,
 }
 
 impl Lane {
@@ -77,6 +81,7 @@ impl Lane {
             ready_at: now,
             news: true,
             now,
+            recorder: None,
         }
     }
 
@@ -90,6 +95,21 @@ impl Lane {
     /// # Errors
     /// Over a bound nothing is encoded; see [`Refused`]. The permit was not used then.
     pub fn submit(
+        &mut self,
+        now: Instant,
+        command: &Command<'_>,
+        permit: Permit,
+        deadline: Instant,
+    ) -> Result<OpId, Refused> {
+        let result = self.take(now, command, permit, deadline);
+        self.note(
+            |recorder| Input::submit(now, recorder.command(command), permit, deadline),
+            |_, digest| digest.submitted(&result),
+        );
+        result
+    }
+
+    fn take(
         &mut self,
         now: Instant,
         command: &Command<'_>,
@@ -122,6 +142,14 @@ impl Lane {
     /// Where an operation stands. Pending, it wakes `waker` when that changes; the latest waker counts.
     /// [`Progress::Done`] is told once; an operation that is not known (any more) counts as closed.
     pub fn poll(&mut self, id: OpId, waker: &Waker) -> Poll<Progress> {
+        let progress = self.look(id, waker);
+        if let Poll::Ready(progress) = &progress {
+            self.note(|_| Input::Poll { id: id.into_parts() }, |_, digest| digest.progress(progress));
+        }
+        progress
+    }
+
+    fn look(&mut self, id: OpId, waker: &Waker) -> Poll<Progress> {
         let Some(slot) = self.slots.get_mut(id) else {
             return Poll::Ready(Progress::Done(Outcome::closed(), self.now));
         };
@@ -145,6 +173,7 @@ impl Lane {
             self.release(slot.op.len);
             self.send(id, command);
             self.settle(); // It may have failed at once, and left its room to the next.
+            self.note(|recorder| Input::resubmit(id, recorder.command(command)), |_, _| {});
         }
     }
 
@@ -155,6 +184,7 @@ impl Lane {
         self.slots.free(id);
         self.settle();
         self.news |= self.link.is_closing(); // It may have been the last that was waited for.
+        self.note(|_| Input::Cancel { id: id.into_parts() }, |_, _| {});
     }
 
     /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
@@ -172,11 +202,17 @@ impl Lane {
             }
         }
         self.drive(|link, ended| link.close(now, until, ended));
+        self.note(|_| Input::Close { now: now.as_nanos(), until: until.as_nanos() }, |_, _| {});
     }
 
     /// Asks the server for a sign of life on behalf of the breaker: dials at once where a backoff is being waited
     /// for. The verdict comes as a [`Signal`].
     pub fn probe(&mut self, now: Instant, permit: Permit) {
+        self.ask(now, permit);
+        self.note(|_| Input::Probe { now: now.as_nanos(), permit: permit.into_parts() }, |_, _| {});
+    }
+
+    fn ask(&mut self, now: Instant, permit: Permit) {
         self.at(now);
         if self.link.is_closing() {
             self.signals.push(Signal::Verdict(permit, Verdict::Abandoned, Duration::ZERO));
@@ -198,12 +234,14 @@ impl Lane {
     pub fn handle_connected(&mut self, now: Instant) {
         self.at(now);
         self.link.handle_connected(now);
+        self.note(|_| Input::Connected { now: now.as_nanos() }, |_, _| {});
     }
 
     /// The attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant) {
         self.at(now);
         self.drive(|link, ended| link.handle_dial_failed(now, ended));
+        self.note(|_| Input::DialFailed { now: now.as_nanos() }, |_, _| {});
     }
 
     /// Bytes have arrived, and with them these replies: maybe none yet. Empties `replies`.
@@ -212,8 +250,15 @@ impl Lane {
     /// The connection must be closed; the lane has drawn its conclusions already.
     pub fn handle_replies(&mut self, now: Instant, replies: &mut Vec<Reply>) -> Result<(), Fatal> {
         self.at(now);
+        let serves = self.link.is_ready();
+        let told =
+            self.recorder.as_ref().map(|recorder| recorder.replies(replies, serves)).unwrap_or_default();
         let result = self.drive(|link, ended| link.handle_replies(now, replies, ended));
         replies.clear();
+        self.note(
+            |_| Input::Replies { now: now.as_nanos(), replies: told },
+            |_, digest| digest.number(result.is_ok().into()),
+        );
         result
     }
 
@@ -221,12 +266,14 @@ impl Lane {
     pub fn handle_written(&mut self, now: Instant, n: usize) {
         self.at(now);
         self.link.handle_written(now, n);
+        self.note(|_| Input::Written { now: now.as_nanos(), bytes: n as u64 }, |_, _| {});
     }
 
     /// The connection is gone, or was closed because its bytes made no sense.
     pub fn handle_disconnected(&mut self, now: Instant, why: Disconnect) {
         self.at(now);
         self.drive(|link, ended| link.handle_disconnected(now, why, ended));
+        self.note(|_| Input::disconnected(now, why), |_, _| {});
     }
 
     /// Time has passed. Early and late calls are both fine.
@@ -251,19 +298,27 @@ impl Lane {
         self.settle();
         // The last command on its way may have been one of those: an idle link has a timer of its own.
         self.drive(|link, ended| link.handle_timeout(now, ended));
+        self.note(|_| Input::TimedOut { now: now.as_nanos() }, |_, _| {});
     }
 
     /// What to do with the socket; ask until `None`. May change after every input.
     #[must_use]
-    pub const fn poll_action(&mut self) -> Option<Action> {
-        self.link.poll_action()
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let action = self.link.poll_action()?;
+        self.note(|_| Input::Action {}, |_, digest| digest.action(action));
+        Some(action)
     }
 
     /// Appends what is to be written to `out`, which should be empty: then it is swapped, not copied. May change
     /// after every input.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Transmit {
-        let slots = &self.slots;
-        self.link.poll_transmit(out, |&ticket| slots.redeem(ticket).is_some())
+        let (slots, before) = (&self.slots, out.len());
+        let transmit = self.link.poll_transmit(out, |&ticket| slots.redeem(ticket).is_some());
+        self.note(
+            |_| Input::Transmit {},
+            |_, digest| digest.transmit(transmit, out.get(before..).unwrap_or_default()),
+        );
+        transmit
     }
 
     /// When to call [`Lane::handle_timeout`] next; flat, and in the future once it was called. May change after
@@ -277,6 +332,9 @@ impl Lane {
 
     /// Moves what the breaker must be told to `signals`.
     pub fn drain_signals(&mut self) -> impl Iterator<Item = Signal> + '_ {
+        if self.has_signals() {
+            self.note(|_| Input::Signals {}, |lane, digest| digest.signals(&lane.signals));
+        }
         self.signals.drain(..)
     }
 

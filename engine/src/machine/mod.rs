@@ -17,6 +17,7 @@ mod journal;
 mod lane;
 mod operation;
 mod outcome;
+mod record;
 mod replay;
 mod slots;
 mod sweep;
@@ -34,6 +35,7 @@ pub use operation::{
     Answer, KeyBuf, Operation, OperationError, Parts, Request, Source, Tally, key_hash, lane_index,
 };
 pub use outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
+pub use record::{BadRecording, Difference, LaneRecording, Recorder, Recording, Replayed};
 pub use replay::Replay;
 pub use slots::OpId;
 pub use tier::{Fence, Found, Reconcile, Tier, TierConfig, TierFull};

@@ -30,6 +30,17 @@ pub struct OpId {
     generation: u32,
 }
 
+impl OpId {
+    /// For a recording: what makes it up.
+    pub(crate) const fn into_parts(self) -> (u32, u32) {
+        (self.index, self.generation)
+    }
+
+    pub(crate) const fn from_parts((index, generation): (u32, u32)) -> Self {
+        Self { index, generation }
+    }
+}
+
 /// One attempt of one operation, as the link knows it. An attempt that is over leaves its ticket behind in
 /// the order of replies; it matches no slot any more, so its reply is given to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

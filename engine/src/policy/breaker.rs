@@ -189,6 +189,15 @@ impl Permit {
     pub const fn is_counted(&self) -> bool {
         self.counted
     }
+
+    /// For a recording: what makes it up.
+    pub(crate) const fn into_parts(self) -> (u32, u32, bool) {
+        (self.generation.0, self.place, self.counted)
+    }
+
+    pub(crate) const fn from_parts((generation, place, counted): (u32, u32, bool)) -> Self {
+        Self { generation: Generation(generation), place, counted }
+    }
 }
 
 /// What an operation's end says about the server.

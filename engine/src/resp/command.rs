@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -126,6 +127,19 @@ pub enum Command<'a> {
         /// Its address, as `CLIENT INFO` told it.
         addr: &'a [u8],
     },
+    /// One that is on the wire already: from a [recording](crate::machine::Recording).
+    Encoded {
+        /// The whole command.
+        wire: &'a [u8],
+        /// See [`Command::is_idempotent`].
+        idempotent: bool,
+        /// See [`Command::is_optional`].
+        optional: bool,
+        /// See [`Command::is_write`].
+        writes: bool,
+        /// See [`Command::write_key`].
+        key: Option<Key<'a>>,
+    },
 }
 
 impl Command<'_> {
@@ -140,6 +154,32 @@ impl Command<'_> {
             Piece::Key(Key { namespace, key }) => put_joined(out, namespace, key),
             Piece::Number(number) => put_number(out, number),
         });
+    }
+
+    /// The command as [`Command::encode`] has it, and where in it keys, values and other words of callers are.
+    pub(crate) fn encode_marked(&self) -> (Vec<u8>, Vec<Range<usize>>) {
+        let (mut out, mut marks) = (Vec::new(), Vec::new());
+        let mark = |out: &Vec<u8>, len: usize| {
+            let end = out.len().saturating_sub(2); // The line end behind it.
+            end.saturating_sub(len)..end
+        };
+        self.pieces(|piece| match piece {
+            Piece::Framed(bytes) => out.extend_from_slice(bytes),
+            Piece::Array(count) => put_array(&mut out, count),
+            Piece::Number(number) => put_number(&mut out, number),
+            Piece::Text(text) => {
+                put_bulk(&mut out, text);
+                marks.push(mark(&out, text.len()));
+            }
+            Piece::Key(key) => {
+                match key.namespace {
+                    [] => put_bulk(&mut out, key.key),
+                    namespace => put_joined(&mut out, namespace, key.key),
+                }
+                marks.push(mark(&out, key.len()));
+            }
+        });
+        (out, marks)
     }
 
     /// How many bytes [`Command::encode`] appends, exactly. Costs no look at keys and values.
@@ -169,6 +209,7 @@ impl Command<'_> {
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => true,
             Self::ClientSetName(_) | Self::ClientSetInfo { .. } => true,
             Self::ClientInfo | Self::ClientKill { .. } => true,
+            Self::Encoded { idempotent, .. } => *idempotent,
         }
     }
 
@@ -181,6 +222,7 @@ impl Command<'_> {
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => false,
             Self::ClientSetName(_) | Self::ClientSetInfo { .. } => false,
             Self::ClientInfo | Self::ClientKill { .. } => false,
+            Self::Encoded { writes, .. } => *writes,
         }
     }
 
@@ -197,13 +239,18 @@ impl Command<'_> {
             Self::Hello { .. } | Self::Auth { .. } | Self::Select(_) => None,
             Self::ClientSetName(_) | Self::ClientSetInfo { .. } => None,
             Self::ClientInfo | Self::ClientKill { .. } => None,
+            Self::Encoded { key, .. } => *key,
         }
     }
 
     /// Whether a server that refuses it may be well otherwise: users that may read and write keys need not be allowed these.
     #[must_use]
     pub const fn is_optional(&self) -> bool {
-        matches!(self, Self::DelAll(_) | Self::Eval { .. } | Self::Scan { .. } | Self::Unlink(_))
+        match self {
+            Self::DelAll(_) | Self::Eval { .. } | Self::Scan { .. } | Self::Unlink(_) => true,
+            Self::Encoded { optional, .. } => *optional,
+            _ => false,
+        }
     }
 
     /// The command's name, as in Redis's documentation.
@@ -226,6 +273,7 @@ impl Command<'_> {
             Self::ClientSetInfo { .. } => "CLIENT SETINFO",
             Self::ClientInfo => "CLIENT INFO",
             Self::ClientKill { .. } => "CLIENT KILL",
+            Self::Encoded { .. } => "a recorded command",
         }
     }
 
@@ -334,13 +382,14 @@ impl Command<'_> {
                 show(Framed(b"$4\r\nADDR\r\n"));
                 show(Text(addr));
             }
+            Self::Encoded { wire, .. } => show(Framed(wire)),
         }
     }
 }
 
 enum Piece<'a> {
     /// Bytes as they go out.
-    Framed(&'static [u8]),
+    Framed(&'a [u8]),
     /// The head of an array of so many bulk strings.
     Array(usize),
     /// A bulk string.
@@ -389,6 +438,7 @@ impl fmt::Debug for Command<'_> {
             Self::ClientSetInfo { attribute, value } => {
                 write!(f, " {} {}", Escaped(attribute), Escaped(value))
             }
+            Self::Encoded { wire, .. } => write!(f, " ({} bytes)", wire.len()),
             Self::ClientKill { id, addr } => write!(f, " ID {id} ADDR {}", Escaped(addr)),
             Self::Ping | Self::ClientInfo => Ok(()),
         }

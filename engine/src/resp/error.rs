@@ -17,6 +17,11 @@ impl ServerError {
         Self(line)
     }
 
+    /// The whole line.
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The first word, if it is an upper-case word such as `WRONGTYPE`; otherwise `ERR`.
     #[must_use]
     pub fn code(&self) -> &[u8] {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use larder_engine::machine::{BadRecording, Recording, Replayed};
 use larder_sim::{Canary, Choices, Options, Outcome, Script, run, run_script, shrink};
 use lexopt::prelude::*;
 
@@ -16,7 +17,8 @@ larder-sim: attacks Larder's engine on virtual time, and explains what broke.
   larder-sim run [--seeds N] [--from S] [--time SECONDS] [--jobs J]
       Plays N seeds (2000), beginning with S (0), until SECONDS have passed, on J threads (one per core).
   larder-sim replay --seed S | FILE
-      Plays one seed, or a script, and prints what happens.
+      Plays one seed, or a script, and prints what happens. Or feeds a recording of a driver to an engine, and prints the
+      steps up to the first that has another result.
   larder-sim shrink --seed S [--budget RUNS]
       Makes a failing seed small with at most RUNS runs (5000), and prints it as a script.
 
@@ -81,7 +83,7 @@ fn canary(name: &str) -> Result<Canary, String> {
 
 /// Whether all rules held.
 fn obey(args: &Args) -> Result<bool, lexopt::Error> {
-    let options = Options { canary: args.canary, readable: false };
+    let options = Options { canary: args.canary, ..Options::default() };
     match args.command.as_deref() {
         Some("run") => Ok(attack(args, options)),
         Some("replay") => {
@@ -89,7 +91,11 @@ fn obey(args: &Args) -> Result<bool, lexopt::Error> {
             match (args.seed, &args.file) {
                 (Some(seed), None) => Ok(explain(&run(&mut Choices::seed(seed), options))),
                 (None, Some(file)) => {
-                    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+                    let bytes = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
+                    if Recording::is_one(&bytes) {
+                        return replay_recording(&bytes).map_err(|error| format!("{file}: {error}").into());
+                    }
+                    let text = String::from_utf8(bytes).map_err(|error| format!("{file}: {error}"))?;
                     let script: Script = text.parse().map_err(|error| format!("{file}: {error}"))?;
                     Ok(explain(&run_script(&script, options)))
                 }
@@ -143,6 +149,16 @@ fn explain(outcome: &Outcome) -> bool {
         Some(violation) => println!("# Breaks {violation}"),
     }
     outcome.violation.is_none()
+}
+
+/// Prints the steps of a recording; whether the same came of each.
+fn replay_recording(bytes: &[u8]) -> Result<bool, BadRecording> {
+    let recording = Recording::from_bytes(bytes)?;
+    let replayed = recording.replay(|lane, step| println!("lane {lane}: {step}"))?;
+    let Replayed { steps, left_out, difference } = replayed;
+    println!("# {steps} steps had the same result; {left_out} more were not recorded.");
+    difference.iter().for_each(|difference| println!("# The first that had not: {difference}"));
+    Ok(difference.is_none())
 }
 
 fn shrink_seed(seed: u64, options: Options, budget: usize) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use larder_engine::Instant;
-use larder_engine::machine::{Action, Disconnect, Engine, Parts, Transmit};
+use larder_engine::machine::{Action, Disconnect, Engine, Parts, Recorder, Transmit};
 use larder_engine::resp::{Decoder, Limits, Reply};
 
 use crate::canary::Canary;
@@ -18,6 +18,16 @@ use crate::oracle::Oracle;
 use crate::server::{CommandParser, Server};
 use crate::setup::{Setup, millis};
 use crate::tape::Tape;
+
+/// The most bytes of a recording.
+const RECORD: usize = 16 << 20;
+
+/// A made-up secret's.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0x5ec2_e7c0_ffee_0001, |hash: u64, &byte| {
+        (hash.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95)
+    })
+}
 
 /// All that processes share.
 pub(crate) struct Outside {
@@ -101,7 +111,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(id: usize, setup: &Setup, seed: u64, now: Instant, canary: Option<Canary>) -> Self {
+    pub(crate) fn new(
+        id: usize,
+        setup: &Setup,
+        seed: u64,
+        (now, canary, record): (Instant, Option<Canary>, bool),
+    ) -> Self {
         let mut config = setup.engine();
         canary.into_iter().for_each(|canary| canary.misconfigure(&mut config));
         let socket = || Socket {
@@ -116,7 +131,11 @@ impl Process {
             active_at: now,
         };
         let sockets = (0..setup.lanes).map(|_| socket()).collect();
-        Self { engine: Engine::new(&config, seed, now), id, sockets }
+        let engine = match record {
+            true => Engine::recorded(&config, seed, now, || Recorder::new(RECORD, hash)),
+            false => Engine::new(&config, seed, now),
+        };
+        Self { engine, id, sockets }
     }
 
     /// When the process goes on by itself.

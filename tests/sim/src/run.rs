@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use larder_engine::machine::Recording;
+
 use crate::canary::Canary;
 use crate::choices::Choices;
 use crate::event::{self, What};
@@ -17,6 +19,8 @@ pub struct Options {
     pub canary: Option<Canary>,
     /// Whether to keep what happens as lines of text.
     pub readable: bool,
+    /// Whether to record what the engines are told.
+    pub record: bool,
 }
 
 /// What came of a run.
@@ -34,6 +38,8 @@ pub struct Outcome {
     pub checks: BTreeMap<Rule, u64>,
     /// What happened, where that was asked for.
     pub lines: Vec<String>,
+    /// What each engine was told, where that was asked for.
+    pub recordings: Vec<Recording>,
 }
 
 /// Runs what the choices say.
@@ -46,8 +52,10 @@ pub fn run(choices: &mut Choices, options: Options) -> Outcome {
 /// Runs a script; what it does not say is boring.
 #[must_use]
 pub fn run_script(script: &Script, options: Options) -> Outcome {
-    let mut world = World::new(outside(script.setup.clone(), options.canary, options.readable));
+    let mut world =
+        World::new(outside(script.setup.clone(), options.canary, options.readable), options.record);
     world.run(&script.events);
+    let recordings = world.recordings();
     let oracle = world.outside.oracle;
     Outcome {
         operations: oracle.operations(),
@@ -56,6 +64,7 @@ pub fn run_script(script: &Script, options: Options) -> Outcome {
         checks: oracle.checks,
         lines: world.outside.tape.into_lines(),
         script: script.clone(),
+        recordings,
     }
 }
 

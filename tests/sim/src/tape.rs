@@ -24,6 +24,15 @@ impl Tape {
         self.lines.unwrap_or_default()
     }
 
+    /// Keeps lines from now on.
+    pub(crate) fn keep_lines(&mut self) {
+        self.lines.get_or_insert_default();
+    }
+
+    pub(crate) fn lines(&self) -> &[String] {
+        self.lines.as_deref().unwrap_or_default()
+    }
+
     /// Something that happened, for the reader only.
     pub(crate) fn line(&mut self, at: Instant, text: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {

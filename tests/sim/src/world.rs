@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_engine::Instant;
-use larder_engine::machine::{Answer, Clear, Cleared, Operation, OperationError, Request, Source};
+use larder_engine::machine::{Answer, Clear, Cleared, Operation, OperationError, Recording, Request, Source};
 use larder_engine::policy::BreakerState;
 
 use crate::canary::Canary;
@@ -67,13 +67,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(mut outside: Outside) -> Self {
+    pub(crate) fn new(mut outside: Outside, record: bool) -> Self {
         let setup = outside.setup.clone();
         let foreign = if outside.has(Canary::ForeignSeed) { foreign_seed() } else { 0 };
         let processes = (0..setup.processes as usize)
             .map(|id| {
                 let seed = u64::from(outside.noise.below(1 << 16)) + foreign;
-                Process::new(id, &setup, seed, outside.now, outside.canary)
+                Process::new(id, &setup, seed, (outside.now, outside.canary, record))
             })
             .collect();
         let kept = vec![None; (setup.processes * setup.keys) as usize];
@@ -100,6 +100,10 @@ impl World {
             counts.operations += u64::from(self.outside.has(Canary::OneMore));
             self.outside.oracle.counts(id, &counts);
         }
+    }
+
+    pub(crate) fn recordings(&self) -> Vec<Recording> {
+        self.processes.iter().filter_map(|process| process.engine.recording()).collect()
     }
 
     fn failed(&self) -> bool {

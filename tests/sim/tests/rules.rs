@@ -48,7 +48,7 @@ const SCRIPTS: &[(Canary, &str)] = &[
 ];
 
 fn broken(script: &Script, canary: Option<Canary>) -> Option<Rule> {
-    run_script(script, Options { canary, readable: false }).violation.map(|violation| violation.rule)
+    run_script(script, Options { canary, ..Options::default() }).violation.map(|violation| violation.rule)
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn each_rule_holds_and_breaks_by_hand() {
 #[test]
 fn the_same_choices_give_the_same_outputs() {
     let script: Script = "5000us down 3000 0\n9000000us get 0 0".parse().expect("a script");
-    let hash = |canary| run_script(&script, Options { canary, readable: false }).hash;
+    let hash = |canary| run_script(&script, Options { canary, ..Options::default() }).hash;
     assert_eq!(hash(None), hash(None));
     assert_ne!(hash(Some(Canary::ForeignSeed)), hash(Some(Canary::ForeignSeed)));
 }

@@ -51,13 +51,14 @@ impl Handle {
         endpoint: Endpoint,
         security: &Security,
         runtime: R,
+        record: Option<usize>,
     ) -> Self {
         let runtime = Arc::new(runtime);
         let clock = Clock::new({
             let runtime = Arc::clone(&runtime);
             move || runtime.now()
         });
-        let shared = Arc::new(Shared::new(config, endpoint, clock, random_seed));
+        let shared = Arc::new(Shared::new(config, endpoint, clock, || runtime.seed(), record));
         for index in 0..shared.lanes() {
             let (shared, runtime_of_lane) = (Arc::clone(&shared), Arc::clone(&runtime));
             runtime.spawn(LaneTask::new(shared, runtime_of_lane, index, limits, security.clone()));
@@ -91,11 +92,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close(self.shared.clock.now());
     }
-}
-
-/// Seeds for hashers and jitter, from the same source as the standard library's maps.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-
-    RandomState::new().hash_one(std::time::Instant::now())
 }

@@ -7,6 +7,7 @@
 //!
 //! Locks are taken from left to right, held for a few hundred nanoseconds, and nobody is woken under one.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use larder_engine::Instant;
 use larder_engine::machine::{
-    Circuit, EngineConfig, Lane, LaneStats, Parts, Tally, Tier, key_hash, lane_index,
+    Circuit, EngineConfig, Lane, LaneStats, Parts, Recorder, Recording, Tally, Tier, key_hash, lane_index,
 };
 use larder_engine::policy::{BreakerState, BreakerView, Permit, Verdict};
 use larder_engine::stats::Counts;
@@ -72,19 +73,36 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Recorders whose hash of keys and values nobody knows, the same for all lanes: SipHash with a random key.
+fn recorders(max_bytes: usize) -> impl Fn() -> Recorder {
+    let hasher = RandomState::new();
+    move || {
+        let hasher = hasher.clone();
+        Recorder::new(max_bytes, move |bytes| hasher.hash_one(bytes))
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         config: &EngineConfig,
         endpoint: Endpoint,
         clock: Clock,
         mut seed: impl FnMut() -> u64,
+        record: Option<usize>,
     ) -> Self {
         let now = clock.now();
         let mut lane = config.lane.clone();
         lane.fail_fast = config.tier.is_some();
-        let lanes = (0..config.lanes.max(1))
-            .map(|_| Mutex::new(LaneCell { lane: Lane::new(lane.clone(), seed(), now), task: None }))
-            .collect();
+        let recorders = record.map(|bytes| recorders(bytes / config.lanes.max(1)));
+        let new_lane = |_| {
+            let (config, seed) = (lane.clone(), seed());
+            let lane = match &recorders {
+                Some(recorder) => Lane::recorded(config, seed, now, recorder()),
+                None => Lane::new(config, seed, now),
+            };
+            Mutex::new(LaneCell { lane, task: None })
+        };
+        let lanes = (0..config.lanes.max(1)).map(new_lane).collect();
         let circuit = Circuit::new(config.breaker, seed());
         let tier = config.tier.map(|tier| tier.divided(TIER_SHARDS as u32));
         Self {
@@ -208,6 +226,12 @@ impl Shared {
     /// Operations that are not over, in flight or waiting.
     pub(crate) fn live(&self) -> usize {
         self.lanes.iter().map(|cell| lock(cell).lane.live()).sum()
+    }
+
+    /// What the lanes were told, as a file.
+    pub(crate) fn recording(&self) -> Option<Vec<u8>> {
+        let lanes: Option<_> = self.lanes.iter().map(|cell| lock(cell).lane.recording()).collect();
+        lanes.map(|lanes| Recording { lanes }.to_bytes())
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -205,7 +205,7 @@ struct Session {
 /// The server, or servers: a master and the one it replaced.
 #[derive(Debug)]
 pub(crate) struct Server {
-    config: ServerConfig,
+    pub(crate) config: ServerConfig,
     pub(crate) data: Data,
     sessions: Vec<Option<Session>>,
     /// Those that were ended by another; their connections are still to be closed.
