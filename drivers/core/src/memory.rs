@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_engine::Instant;
-use larder_engine::store::{Store, StoreConfig, StoreStats, TooLarge};
+use larder_engine::store::{Policy, Store, StoreConfig, StoreStats, TooLarge};
 
 use crate::clock::Clock;
 use crate::error::ConfigError;
@@ -73,6 +73,7 @@ impl<K, V> MemoryCache<K, V> {
             max_entry_bytes: None,
             default_ttl: None,
             shards: None,
+            policy: Policy::Lru,
             weigher: Box::new(|_, _| (size_of::<K>() + size_of::<V>()) as u64),
         }
     }
@@ -256,6 +257,7 @@ pub struct MemoryCacheBuilder<K, V> {
     max_entry_bytes: Option<u64>,
     default_ttl: Option<Duration>,
     shards: Option<usize>,
+    policy: Policy,
     weigher: Weigher<K, V>,
 }
 
@@ -289,6 +291,13 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
     /// shards are less waiting; one shard is exact LRU.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
+        self
+    }
+
+    /// Which live entry goes when room is needed. Default [`Policy::Lru`]; large caches do better with
+    /// [`Policy::Adaptive`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -341,6 +350,7 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
                 max_entries: share(self.max_entries as u64, shards, index) as usize,
                 max_bytes: self.max_bytes.map_or(u64::MAX, |bytes| share(bytes, shards, index)),
                 max_entry_bytes: self.max_entry_bytes.unwrap_or(u64::MAX),
+                policy: self.policy,
             };
             Shard(Mutex::new(Store::new(config, hasher.clone(), now)))
         };
