@@ -371,8 +371,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, key)?;
-        self.slab.get(id).map(|entry| &entry.value)
+        self.get_hashed(now, self.hash_of(key), key)
     }
 
     /// [`get`](Self::get) for those who share the store for reading: under [`Policy::Adaptive`] the entry is marked as
@@ -381,7 +380,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.find(self.hasher.hash_one(key), key)?;
+        self.get_shared_hashed(now, self.hash_of(key), key)
+    }
+
+    /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
+    pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
+    /// [`hash_of`](Self::hash_of) says, the key is not found.
+    pub fn get_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let id = self.hit(now, hash, key)?;
+        self.slab.get(id).map(|entry| &entry.value)
+    }
+
+    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already.
+    pub fn get_shared_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let id = self.find(hash, key)?;
         let entry = self.slab.get(id)?;
         if entry.is_over(self.now.max(now)) {
             return None;
@@ -395,7 +417,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, key)?;
+        let id = self.hit(now, self.hash_of(key), key)?;
         self.slab.get_mut(id).map(|entry| &mut entry.value)
     }
 
@@ -404,7 +426,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.find(self.hasher.hash_one(key), key)?;
+        let id = self.find(self.hash_of(key), key)?;
         let entry = self.slab.get(id)?;
         (!entry.is_over(self.now.max(now))).then_some(&entry.value)
     }
@@ -415,7 +437,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let id = self.find_live(now, self.hasher.hash_one(key), key)?;
+        let id = self.find_live(now, self.hash_of(key), key)?;
         self.slab.get_mut(id).map(|entry| &mut entry.value)
     }
 
@@ -445,9 +467,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Option<V>, TooLarge> {
+        self.insert_hashed(now, self.hash_of(&key), key, value, bytes, deadline)
+    }
+
+    /// [`insert`](Self::insert) for a caller who has hashed the key already. Under another hash than
+    /// [`hash_of`](Self::hash_of) says, the key is not found again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert).
+    pub fn insert_hashed(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: K,
+        value: V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Option<V>, TooLarge> {
         self.sweep(now, STEPS_PER_INSERT);
         let now = self.now;
-        let hash = self.hasher.hash_one(&key);
         let old = self.find_live(now, hash, &key);
         let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
         if bytes > limit {
@@ -469,7 +508,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let Some(id) = self.find_live(now, self.hasher.hash_one(key), key) else { return false };
+        let Some(id) = self.find_live(now, self.hash_of(key), key) else { return false };
         self.set_deadline(id, deadline);
         true
     }
@@ -480,18 +519,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let id = self.find_live(now, self.hasher.hash_one(key), key)?;
+        let id = self.find_live(now, self.hash_of(key), key)?;
         self.stats.removals += 1;
         self.detach(id).map(|entry| entry.value)
     }
 
     /// A read: the id of `key`'s live entry, now the most recently used.
-    fn hit<Q>(&mut self, now: Instant, key: &Q) -> Option<u32>
+    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
     where
-        Q: Hash + Equivalent<K> + ?Sized,
+        Q: Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let Some(id) = self.find_live(now, self.hasher.hash_one(key), key) else {
+        let Some(id) = self.find_live(now, hash, key) else {
             self.stats.misses += 1;
             return None;
         };

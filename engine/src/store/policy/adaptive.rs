@@ -252,7 +252,7 @@ impl Order for Adaptive {
                 Some(candidate)
             }
             (None, victim) => {
-                let victim = victim.or(self.links.back(MAIN))?;
+                let victim = victim.or_else(|| self.links.back(MAIN))?;
                 self.lost_by_main.push(hash_of(victim));
                 Some(victim)
             }
@@ -260,7 +260,7 @@ impl Order for Adaptive {
     }
 
     fn first(&self) -> Option<u32> {
-        self.links.front(WINDOW).or(self.links.front(MAIN))
+        self.links.front(WINDOW).or_else(|| self.links.front(MAIN))
     }
 
     fn after(&self, id: u32) -> Option<u32> {
