@@ -16,6 +16,8 @@ Suites:
   redis                  GET and SET of 100 B against one local redis-server
   resp                   replies decoded and commands encoded in memory; with
                          instructions per frame where valgrind is installed
+  memory                 caches in memory: gets and inserts, from one thread
+                         and from two
   traces [DIR]           hit ratios over the traces of a folder (*.txt or
                          *.txt.gz, a decimal key on each line), or over
                          generated ones, for caches of 1, 5, 10 and 25 % of the
@@ -24,6 +26,7 @@ Suites:
 Options:
   --quick                redis: about 80 seconds instead of about 6 minutes;
                          resp: about 2 minutes instead of about 4;
+                         memory: about 2 minutes, instead of about 30;
                          traces: the first 100 000 requests of each
   --seconds <S>          measure each cell for S seconds (default 3, quick 0.5;
                          resp 0.5, quick 0.1)
@@ -58,6 +61,7 @@ pub(crate) enum Command {
 pub(crate) enum Suite {
     Redis,
     Resp,
+    Memory,
     Traces,
 }
 
@@ -137,10 +141,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
     if let (Some(row), Some(passes), Some(contender)) = (row, passes, options.contenders.first()) {
         return Ok(Command::Passes { row, contender: contender.clone(), passes });
     }
-    options.suite = suite.ok_or("which suite? There are: redis, resp, traces")?;
+    options.suite = suite.ok_or("which suite? There are: redis, resp, memory, traces")?;
     let (standard, short) = match options.suite {
         Suite::Redis => (3_000, 500),
         Suite::Resp => (500, 100),
+        Suite::Memory => (500, 100),
         Suite::Traces => (0, 0),
     };
     options.measure =
@@ -153,6 +158,7 @@ fn check_contenders(options: &Options) -> Result<(), String> {
     let known: Vec<_> = match options.suite {
         Suite::Redis => crate::redis_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
         Suite::Resp => crate::resp_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
+        Suite::Memory => crate::memory_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
         Suite::Traces => crate::trace_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
     };
     match options.contenders.iter().find(|name| !known.contains(&name.as_str())) {
@@ -195,8 +201,9 @@ fn suite_of(text: &str) -> Result<Suite, String> {
     match text {
         "redis" => Ok(Suite::Redis),
         "resp" => Ok(Suite::Resp),
+        "memory" => Ok(Suite::Memory),
         "traces" => Ok(Suite::Traces),
-        _ => Err("there are: redis, resp, traces".to_owned()),
+        _ => Err("there are: redis, resp, memory, traces".to_owned()),
     }
 }
 
@@ -268,7 +275,7 @@ mod tests {
     fn usage_errors_name_what_is_wrong() {
         let cases: [(&[&str], &str); 9] = [
             (&[], "which suite"),
-            (&["memory"], "there are: redis, resp, traces"),
+            (&["disk"], "there are: redis, resp, memory, traces"),
             (&["redis", "twice"], "unexpected argument \"twice\""),
             (&["redis", "--fast"], "invalid option '--fast'"),
             (&["redis", "--only", "del"], "there are: get, set"),

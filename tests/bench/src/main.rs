@@ -11,6 +11,7 @@ use crate::args::{Command, Options, Suite};
 
 mod args;
 mod contender;
+mod memory_suite;
 mod meter;
 mod progress;
 mod redis_suite;
@@ -43,6 +44,9 @@ fn main() -> ExitCode {
             redis_suite::run(&options).and_then(|report| show(&options, &report, report.to_json()))
         }
         Suite::Resp => resp_suite::run(&options).and_then(|report| show(&options, &report, report.to_json())),
+        Suite::Memory => {
+            memory_suite::run(&options).and_then(|report| show(&options, &report, report.to_json()))
+        }
         Suite::Traces => trace_suite::run(&options),
     })
 }
