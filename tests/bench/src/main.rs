@@ -41,21 +41,23 @@ fn main() -> ExitCode {
     }
     exit(match options.suite {
         Suite::Redis => {
-            redis_suite::run(&options).and_then(|report| show(&options, &report, report.to_json()))
+            redis_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
         }
-        Suite::Resp => resp_suite::run(&options).and_then(|report| show(&options, &report, report.to_json())),
+        Suite::Resp => {
+            resp_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
+        }
         Suite::Memory => {
-            memory_suite::run(&options).and_then(|report| show(&options, &report, report.to_json()))
+            memory_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
         }
         Suite::Traces => trace_suite::run(&options),
     })
 }
 
 /// Prints what was found, and writes its figures to a file where one was asked for.
-fn show(options: &Options, found: &impl Display, figures: serde_json::Value) -> contender::Result<()> {
+fn show(options: &Options, found: &impl Display, figures: &serde_json::Value) -> contender::Result<()> {
     print!("{found}");
     let Some(path) = &options.json else { return Ok(()) };
-    write(path, serde_json::to_string_pretty(&figures)? + "\n")
+    write(path, serde_json::to_string_pretty(figures)? + "\n")
 }
 
 fn write(path: &Path, text: String) -> contender::Result<()> {

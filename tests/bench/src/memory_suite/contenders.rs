@@ -86,7 +86,7 @@ pub(super) fn make<K: Entry, V: Entry>(name: &str, capacity: usize, threads: usi
             let cache = LruTtlCache::<K, V>::new(capacity, HOUR);
             alone(Box::new(cache))
         }
-        "hashbrown" => alone(Box::new(hashbrown::HashMap::<K, V, Hasher>::default())),
+        "hashbrown" => alone(Box::<hashbrown::HashMap<K, V, Hasher>>::default()),
         _ => None,
     }
 }

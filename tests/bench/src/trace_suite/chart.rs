@@ -31,7 +31,7 @@ pub(super) fn svg(ratios: &HitRatios) -> String {
         line(format_args!(r##"<text x="{}" y="{y}">{name}</text>"##, x + 10));
     }
     for percent in (0..=100).step_by(10) {
-        let x = place(percent as f64 / 100.0);
+        let x = place(f64::from(percent) / 100.0);
         line(format_args!(
             r##"<line x1="{x}" x2="{x}" y1="{top}" y2="{}" stroke="#ddd"/><text x="{x}" y="{}" text-anchor="middle">{percent} %</text>"##,
             height - 30,

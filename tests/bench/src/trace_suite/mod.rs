@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let contenders: Vec<_> = CONTENDERS.into_iter().filter(|(name, _)| options.is_chosen(name)).collect();
     let ratios = measure(&traces, &contenders);
-    crate::show(options, &ratios, ratios.to_json())?;
+    crate::show(options, &ratios, &ratios.to_json())?;
     options.chart.as_ref().map_or(Ok(()), |path| crate::write(path, chart::svg(&ratios)))
 }
 
