@@ -3,12 +3,12 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use larder_engine::Instant;
-use larder_engine::store::{Store, StoreConfig, StoreStats, TooLarge};
+use larder_engine::store::{Policy, Store, StoreConfig, StoreStats, TooLarge};
 
 use crate::clock::Clock;
 use crate::error::ConfigError;
@@ -24,6 +24,9 @@ const MAX_SHARDS: usize = 64;
 ///
 /// Cheap to clone: clones share the entries. Values are cloned out, so make them cheap to clone (`Arc`, `Bytes`), or
 /// look at them in place with [`get_with`](Self::get_with).
+///
+/// Under [`Policy::Adaptive`] hits of several threads read side by side; under [`Policy::Lru`] each hit moves its entry,
+/// and waits its turn. The clock is not read until an entry has a time to live.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. With up to 16 384 entries, or
@@ -54,6 +57,10 @@ struct Inner<K, V> {
     weigher: Weigher<K, V>,
     max_entries: usize,
     max_bytes: Option<u64>,
+    /// Whether hits only read, so that those of several threads do not wait for each other.
+    shares: bool,
+    /// Whether an entry ever had a deadline: the clock costs more than a hit, and is not read before.
+    is_timed: AtomicBool,
     /// Where the next sweep goes on.
     next_sweep: AtomicUsize,
 }
@@ -62,7 +69,12 @@ type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
-struct Shard<K, V>(Mutex<Store<K, V, RandomState>>);
+struct Shard<K, V> {
+    store: RwLock<Store<K, V, RandomState>>,
+    /// Reads that only shared the store, which could not count them.
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
 
 impl<K, V> MemoryCache<K, V> {
     /// The parameters, with their defaults.
@@ -73,6 +85,7 @@ impl<K, V> MemoryCache<K, V> {
             max_entry_bytes: None,
             default_ttl: None,
             shards: None,
+            policy: Policy::Lru,
             weigher: Box::new(|_, _| (size_of::<K>() + size_of::<V>()) as u64),
         }
     }
@@ -96,8 +109,17 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.inner.clock.now();
-        self.shard(key).get(now, key).map(look)
+        let hash = self.inner.hasher.hash_one(key);
+        let shard = self.shard(hash);
+        if !self.inner.shares {
+            let mut store = shard.write();
+            return store.get_hashed(self.now(), hash, key).map(look);
+        }
+        let store = shard.read();
+        let found = store.get_shared_hashed(self.now(), hash, key);
+        let counter = if found.is_some() { &shard.hits } else { &shard.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found.map(look)
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.
@@ -106,8 +128,8 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.inner.clock.now();
-        self.shard(key).contains(now, key)
+        let store = self.shard(self.inner.hasher.hash_one(key)).read();
+        store.contains(self.now(), key)
     }
 
     /// Sets a value with the default time to live; the answer is the one it replaces.
@@ -125,11 +147,16 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) -> Result<Option<V>, TooLarge> {
-        let now = self.inner.clock.now();
         let ttl = ttl.into().or_default(self.inner.default_ttl);
-        let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
+        if ttl.is_some() && !self.inner.is_timed.load(Ordering::Relaxed) {
+            self.inner.is_timed.store(true, Ordering::Relaxed);
+        }
         let bytes = (self.inner.weigher)(&key, &value);
-        self.shard(&key).insert(now, key, value, bytes, deadline)
+        let hash = self.inner.hasher.hash_one(&key);
+        let mut store = self.shard(hash).write();
+        let now = self.now();
+        let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
+        store.insert_hashed(now, hash, key, value, bytes, deadline)
     }
 
     /// The value of a key, or that of `make`, which is set with the default time to live. Two callers at once may both
@@ -157,19 +184,19 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.inner.clock.now();
-        self.shard(key).remove(now, key)
+        let mut store = self.shard(self.inner.hasher.hash_one(key)).write();
+        store.remove(self.now(), key)
     }
 
     /// Removes all values, shard by shard; the answer is how many there were.
     #[allow(clippy::must_use_candidate, reason = "called for what it does, not for the count")]
     pub fn clear(&self) -> usize {
-        self.inner.shards.iter().map(|shard| shard.lock().clear()).sum()
+        self.inner.shards.iter().map(|shard| shard.write().clear()).sum()
     }
 
     /// Removes the values for which `doomed` says so, shard by shard, and looks at every entry for it.
     pub fn remove_if(&self, mut doomed: impl FnMut(&K, &V) -> bool) -> usize {
-        self.inner.shards.iter().map(|shard| shard.lock().remove_if(&mut doomed)).sum()
+        self.inner.shards.iter().map(|shard| shard.write().remove_if(&mut doomed)).sum()
     }
 
     /// Takes a few hundred steps of sweeping in one shard, and the next call in the next; the answer is how many
@@ -178,15 +205,14 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     /// memory back, calls it now and then.
     #[allow(clippy::must_use_candidate, reason = "called for what it does, not for the count")]
     pub fn sweep(&self) -> usize {
-        let now = self.inner.clock.now();
         let next = self.inner.next_sweep.fetch_add(1, Ordering::Relaxed) % self.inner.shards.len().max(1);
-        self.inner.shards.get(next).map_or(0, |shard| shard.lock().sweep(now, 256))
+        self.inner.shards.get(next).map_or(0, |shard| shard.write().sweep(self.now(), 256))
     }
 
     /// Entries, with expired ones that are not swept yet.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.inner.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
     /// Whether [`len`](Self::len) is zero.
@@ -206,7 +232,9 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
             counters: StoreStats::default(),
         };
         for shard in &self.inner.shards {
-            let store = shard.lock();
+            let store = shard.read();
+            stats.counters.hits += shard.hits.load(Ordering::Relaxed);
+            stats.counters.misses += shard.misses.load(Ordering::Relaxed);
             stats.current_size += store.len();
             stats.memory_usage += store.bytes();
             stats.counters += store.stats();
@@ -214,20 +242,30 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
         stats
     }
 
-    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, Store<K, V, RandomState>> {
+    fn shard(&self, hash: u64) -> &Shard<K, V> {
         let shards = &self.inner.shards;
-        let index = match shards.len() {
-            1 => 0,
-            // The high bits: the store's table takes the low ones.
-            n => (self.inner.hasher.hash_one(key) >> 48) as usize % n,
-        };
-        shards.get(index).unwrap_or(&shards[0]).lock()
+        // The high bits, but for those that the store's table takes for its tags; it takes the low ones to find a place.
+        let index = (hash >> 41 & 0xFFFF) as usize % shards.len().max(1);
+        shards.get(index).unwrap_or(&shards[0])
+    }
+
+    /// The time, as far as it matters. Asked for with the shard locked: whoever set a deadline there has said so before.
+    fn now(&self) -> Instant {
+        if self.inner.is_timed.load(Ordering::Relaxed) { self.inner.clock.now() } else { Instant::EPOCH }
     }
 }
 
 impl<K, V> Shard<K, V> {
-    fn lock(&self) -> MutexGuard<'_, Store<K, V, RandomState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(store: Store<K, V, RandomState>) -> Self {
+        Self { store: RwLock::new(store), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Store<K, V, RandomState>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Store<K, V, RandomState>> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,6 +294,7 @@ pub struct MemoryCacheBuilder<K, V> {
     max_entry_bytes: Option<u64>,
     default_ttl: Option<Duration>,
     shards: Option<usize>,
+    policy: Policy,
     weigher: Weigher<K, V>,
 }
 
@@ -289,6 +328,13 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
     /// shards are less waiting; one shard is exact LRU.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
+        self
+    }
+
+    /// Which live entry goes when room is needed. Default [`Policy::Lru`]; large caches do better with
+    /// [`Policy::Adaptive`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -341,8 +387,9 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
                 max_entries: share(self.max_entries as u64, shards, index) as usize,
                 max_bytes: self.max_bytes.map_or(u64::MAX, |bytes| share(bytes, shards, index)),
                 max_entry_bytes: self.max_entry_bytes.unwrap_or(u64::MAX),
+                policy: self.policy,
             };
-            Shard(Mutex::new(Store::new(config, hasher.clone(), now)))
+            Shard::new(Store::new(config, hasher.clone(), now))
         };
         Ok(MemoryCache {
             inner: Arc::new(Inner {
@@ -353,6 +400,8 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
                 weigher: self.weigher,
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
+                shares: self.policy == Policy::Adaptive,
+                is_timed: AtomicBool::new(self.default_ttl.is_some()),
                 next_sweep: AtomicUsize::new(0),
             }),
         })
@@ -453,5 +502,24 @@ mod tests {
         assert_eq!(cache.get(&1), None);
         cache.insert_with_ttl(1, 3, Duration::MAX).expect("fits");
         assert_eq!(cache.get(&1), Some(3));
+    }
+
+    #[test]
+    fn reads_that_share_a_shard_count_and_mark() {
+        let cache: MemoryCache<u32, u32> =
+            MemoryCache::builder().max_entries(100).policy(Policy::Adaptive).build().expect("valid");
+        for key in 0..100 {
+            cache.insert(key, key).expect("fits");
+        }
+        for turn in 0..4_000 {
+            assert_eq!(cache.get(&(turn % 50)), Some(turn % 50), "what is asked for stays");
+            cache.insert(1_000 + turn, turn).expect("fits");
+        }
+        assert_eq!((cache.get(&7), cache.get(&9_999), cache.len()), (Some(7), None, 100));
+        let counters = cache.stats().counters;
+        assert_eq!((counters.hits, counters.misses), (4_001, 1));
+        cache.insert_with_ttl(1, 1, Duration::from_nanos(1)).expect("fits");
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(cache.get(&1), None, "the clock is read from now on");
     }
 }

@@ -54,7 +54,7 @@
 //!
 //! * Neither bound is ever exceeded, not even between two steps of one call.
 //! * Overwriting a key evicts nobody, unless its new size makes the sum of bytes too large. It refreshes recency.
-//! * Victims are expired entries first, then the least recently used. An expired entry is *known* to be expired up
+//! * Victims are expired entries first, then what the [`Policy`] says: by default the least recently used. An expired entry is *known* to be expired up
 //!   to a tick (1.05 ms) after its deadline, or later where more entries fell due than the sweeps had steps for;
 //!   reads are exact whatever the sweep has got to.
 //! * A value that could never fit is refused with [`TooLarge`], and **the key's old value is gone**: it must not be
@@ -72,7 +72,7 @@
 //! An entry costs [`ENTRY_OVERHEAD`] bytes beyond its key and value.
 
 mod links;
-mod lru;
+mod policy;
 mod slab;
 mod stats;
 mod validate;
@@ -88,7 +88,8 @@ use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use hashbrown::{Equivalent, HashTable};
 use links::Links;
-use lru::Lru;
+pub use policy::Policy;
+use policy::{Order, Ordering};
 use slab::{Entry, Slab, is_over};
 pub use stats::StoreStats;
 use wheel::Wheel;
@@ -108,11 +109,13 @@ pub struct StoreConfig {
     pub max_bytes: u64,
     /// The largest single entry in bytes; larger ones are refused. Default `u64::MAX`: `max_bytes` alone decides.
     pub max_entry_bytes: u64,
+    /// Which live entry goes when room is needed. Default [`Policy::Lru`].
+    pub policy: Policy,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { max_entries: 1000, max_bytes: u64::MAX, max_entry_bytes: u64::MAX }
+        Self { max_entries: 1000, max_bytes: u64::MAX, max_entry_bytes: u64::MAX, policy: Policy::Lru }
     }
 }
 
@@ -156,7 +159,7 @@ const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     index: HashTable<u32>,
     slab: Slab<K, V>,
-    lru: Lru,
+    order: Ordering,
     wheel: Wheel,
     /// The sum of the entries' bytes.
     bytes: u64,
@@ -179,7 +182,7 @@ impl<K, V, S> Store<K, V, S> {
         Self {
             index: HashTable::new(),
             slab: Slab::new(capacity),
-            lru: Lru::new(capacity),
+            order: Ordering::new(config.policy, capacity),
             wheel: Wheel::new(now, capacity),
             bytes: 0,
             now,
@@ -235,7 +238,7 @@ impl<K, V, S> Store<K, V, S> {
     ///
     /// What has expired by the latest `now` that the store was given is skipped.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, K, V>> {
-        self.lru.iter().filter_map(|id| self.slab.get(id)).filter(|entry| !entry.is_over(self.now)).map(
+        self.order.iter().filter_map(|id| self.slab.get(id)).filter(|entry| !entry.is_over(self.now)).map(
             |entry| EntryRef {
                 key: &entry.key,
                 value: &entry.value,
@@ -252,7 +255,7 @@ impl<K, V, S> Store<K, V, S> {
         self.stats.removals += count as u64;
         self.bytes = 0;
         self.index.clear();
-        self.lru.clear();
+        self.order.clear();
         self.wheel.clear();
         self.slab.clear();
         count
@@ -264,9 +267,9 @@ impl<K, V, S> Store<K, V, S> {
     /// What has expired by the latest `now` that the store was given is not shown to it.
     pub fn remove_if(&mut self, mut doomed: impl FnMut(&K, &V) -> bool) -> usize {
         let mut removed = 0;
-        let mut next = self.lru.newest();
+        let mut next = self.order.first();
         while let Some(id) = next {
-            next = self.lru.older_than(id);
+            next = self.order.after(id);
             let Some(entry) = self.slab.get(id) else { break };
             if !entry.is_over(self.now) && doomed(&entry.key, &entry.value) {
                 self.stats.removals += 1;
@@ -319,7 +322,7 @@ impl<K, V, S> Store<K, V, S> {
         if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
             slot.remove();
         }
-        self.lru.remove(id);
+        self.order.remove(id);
         self.wheel.cancel(id);
         self.bytes -= entry.bytes;
         Some(entry)
@@ -331,12 +334,13 @@ impl<K, V, S> Store<K, V, S> {
         self.detach(id);
     }
 
-    /// Removes at least one entry, unless there is none: what has expired, or else the least recently used.
+    /// Removes at least one entry, unless there is none: what has expired, or else what the policy says.
     fn make_room(&mut self, bound: Bound) -> bool {
         if self.sweep(self.now, STEPS_PER_INSERT) > 0 {
             return true;
         }
-        let Some(id) = self.lru.oldest() else { return false };
+        let hash_of = |id| self.slab.get(id).map_or(0, |entry| entry.hash);
+        let Some(id) = self.order.victim(hash_of) else { return false };
         let Some(entry) = self.detach(id) else { return false };
         self.steps += 1;
         // The wheel knows whole ticks only; the victim may have expired within the current one.
@@ -367,8 +371,45 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, key)?;
+        self.get_hashed(now, self.hash_of(key), key)
+    }
+
+    /// [`get`](Self::get) for those who share the store for reading: under [`Policy::Adaptive`] the entry is marked as
+    /// used; under [`Policy::Lru`] its recency is left alone. Counts nothing, and leaves what is over to others.
+    pub fn get_shared<Q>(&self, now: Instant, key: &Q) -> Option<&V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.get_shared_hashed(now, self.hash_of(key), key)
+    }
+
+    /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
+    pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
+    /// [`hash_of`](Self::hash_of) says, the key is not found.
+    pub fn get_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let id = self.hit(now, hash, key)?;
         self.slab.get(id).map(|entry| &entry.value)
+    }
+
+    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already.
+    pub fn get_shared_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let id = self.find(hash, key)?;
+        let entry = self.slab.get(id)?;
+        if entry.is_over(self.now.max(now)) {
+            return None;
+        }
+        self.order.touch_shared(id);
+        Some(&entry.value)
     }
 
     /// [`get`](Self::get) for changing the value in place. The entry's bytes stay what they were.
@@ -376,7 +417,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, key)?;
+        let id = self.hit(now, self.hash_of(key), key)?;
         self.slab.get_mut(id).map(|entry| &mut entry.value)
     }
 
@@ -385,7 +426,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.find(self.hasher.hash_one(key), key)?;
+        let id = self.find(self.hash_of(key), key)?;
         let entry = self.slab.get(id)?;
         (!entry.is_over(self.now.max(now))).then_some(&entry.value)
     }
@@ -396,7 +437,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let id = self.find_live(now, self.hasher.hash_one(key), key)?;
+        let id = self.find_live(now, self.hash_of(key), key)?;
         self.slab.get_mut(id).map(|entry| &mut entry.value)
     }
 
@@ -411,7 +452,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// Stores `value` under `key` until `deadline` ([`Instant::NEVER`]: without one), counting it as `bytes`, and
     /// returns the live value that it replaced, if any. The entry is the most recently used then.
     ///
-    /// Where room is needed, expired entries go first, then the least recently used. A deadline that is over already
+    /// Where room is needed, expired entries go first, then what the policy says. A deadline that is over already
     /// leaves nothing under the key. The key of an entry that is overwritten stays; the new one is dropped.
     ///
     /// # Errors
@@ -426,9 +467,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Option<V>, TooLarge> {
+        self.insert_hashed(now, self.hash_of(&key), key, value, bytes, deadline)
+    }
+
+    /// [`insert`](Self::insert) for a caller who has hashed the key already. Under another hash than
+    /// [`hash_of`](Self::hash_of) says, the key is not found again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert).
+    pub fn insert_hashed(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: K,
+        value: V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Option<V>, TooLarge> {
         self.sweep(now, STEPS_PER_INSERT);
         let now = self.now;
-        let hash = self.hasher.hash_one(&key);
         let old = self.find_live(now, hash, &key);
         let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
         if bytes > limit {
@@ -450,7 +508,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let Some(id) = self.find_live(now, self.hasher.hash_one(key), key) else { return false };
+        let Some(id) = self.find_live(now, self.hash_of(key), key) else { return false };
         self.set_deadline(id, deadline);
         true
     }
@@ -461,23 +519,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let id = self.find_live(now, self.hasher.hash_one(key), key)?;
+        let id = self.find_live(now, self.hash_of(key), key)?;
         self.stats.removals += 1;
         self.detach(id).map(|entry| entry.value)
     }
 
     /// A read: the id of `key`'s live entry, now the most recently used.
-    fn hit<Q>(&mut self, now: Instant, key: &Q) -> Option<u32>
+    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
     where
-        Q: Hash + Equivalent<K> + ?Sized,
+        Q: Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let Some(id) = self.find_live(now, self.hasher.hash_one(key), key) else {
+        let Some(id) = self.find_live(now, hash, key) else {
             self.stats.misses += 1;
             return None;
         };
         self.stats.hits += 1;
-        self.lru.touch(id);
+        self.order.touch(id);
         Some(id)
     }
 
@@ -526,7 +584,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         let (hash, deadline) = (entry.hash, entry.deadline);
         let id = self.slab.insert(entry);
         self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
-        self.lru.insert(id);
+        self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
         self.wheel.schedule(id, deadline);
         self.weigh(id, bytes);
     }
@@ -536,7 +594,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         let entry = self.slab.get_mut(id)?;
         let previous = core::mem::replace(&mut entry.value, value);
         self.bytes -= core::mem::take(&mut entry.bytes);
-        self.lru.touch(id);
+        self.order.touch(id);
         if self.set_deadline(id, deadline) {
             self.weigh(id, bytes);
         }

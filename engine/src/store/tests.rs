@@ -329,7 +329,7 @@ fn memory_ends_at_the_bound_without_slack() {
 impl<K, V, S> Store<K, V, S> {
     /// Capacities of the slab, the order of use and the wheel.
     fn memory(&self) -> (usize, usize, usize) {
-        (self.slab.capacity(), self.lru.capacity(), self.wheel.capacity())
+        (self.slab.capacity(), self.order.capacity(), self.wheel.capacity())
     }
 }
 

@@ -1,15 +1,16 @@
 //! The store's invariants, checked in full. For tests and the simulator.
 
 use super::Store;
+use super::policy::Order;
 use core::hash::{BuildHasher, Hash};
 
 impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// Walks every structure and panics where two of them disagree, a bound is passed or a count is off. Linear time.
     #[doc(hidden)]
     pub fn debug_validate(&self) {
-        self.lru.validate();
+        self.order.validate();
         let (mut entries, mut timed, mut bytes) = (0, 0, 0);
-        for id in self.lru.iter() {
+        for id in self.order.iter() {
             let entry = self.slab.get(id).expect("the order of use holds occupied slots only");
             assert_eq!(entry.hash, self.hasher.hash_one(&entry.key), "the stored hash is the key's");
             assert_eq!(self.find(entry.hash, &entry.key), Some(id), "the index finds the entry by its key");

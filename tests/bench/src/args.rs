@@ -17,20 +17,30 @@ Suites:
   resp                   replies decoded and commands encoded in memory; with
                          instructions per frame where valgrind is installed
   outage                 get and set while Redis is gone and the breaker open
+  memory                 caches in memory: gets and inserts, from one thread
+                         and from two
+  traces [DIR]           hit ratios over the traces of a folder (*.txt or
+                         *.txt.gz, a decimal key on each line), or over
+                         generated ones, for caches of 1, 5, 10 and 25 % of the
+                         distinct keys
 
 Options:
   --quick                redis: about 80 seconds instead of about 6 minutes;
-                         resp: about 2 minutes instead of about 4
+                         resp: about 2 minutes instead of about 4;
+                         memory: about 2 minutes, instead of about 30;
+                         traces: the first 100 000 requests of each
   --seconds <S>          measure each cell for S seconds (default 3, quick 0.5;
                          resp and outage 0.5, quick 0.1)
   --rounds <N>           repeat every cell N times and report medians (default 3)
   --contender <NAMES>    as named in the tables (default all); lists are separated
                          by commas
+  --json <FILE>          also write every figure to FILE
 Only for redis:
   --only <OPS>           get, set (default both)
   --callers <N>          1, 16, 128 or any other number (default 1,16,128)
   --runtime <NAMES>      current_thread, multi_thread (default both)
-  --json <FILE>          also write every figure to FILE
+Only for traces:
+  --chart <FILE>         also draw the hit ratios into FILE, as SVG
   --help                 print this
 ";
 
@@ -53,6 +63,8 @@ pub(crate) enum Suite {
     Redis,
     Resp,
     Outage,
+    Memory,
+    Traces,
 }
 
 /// What callers do.
@@ -82,12 +94,15 @@ pub(crate) struct Options {
     /// Empty for all.
     pub(crate) contenders: Vec<String>,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) quick: bool,
+    /// Where traces are; generated ones if nowhere.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) chart: Option<PathBuf>,
 }
 
 /// Reads the arguments that follow the program's name.
 pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, lexopt::Error> {
     let mut suite = None;
-    let mut quick = false;
     let mut seconds = None;
     let mut options = Options {
         suite: Suite::Redis,
@@ -98,13 +113,16 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
         flavors: vec![Flavor::CurrentThread, Flavor::MultiThread],
         contenders: Vec::new(),
         json: None,
+        quick: false,
+        folder: None,
+        chart: None,
     };
     let (mut row, mut passes) = (None, None);
     let mut parser = lexopt::Parser::from_args(args.into_iter().map(Into::into));
     while let Some(arg) = parser.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(Command::Help),
-            Long("quick") => quick = true,
+            Long("quick") => options.quick = true,
             Long("seconds") => seconds = Some(parser.value()?.parse_with(seconds_of)?),
             Long("rounds") => options.rounds = parser.value()?.parse_with(positive)?,
             Long("only") => options.operations = parser.value()?.parse_with(list(operation))?,
@@ -114,6 +132,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
             Long("row") => row = Some(parser.value()?.string()?),
             Long("passes") => passes = Some(parser.value()?.parse_with(positive)?),
             Long("json") => options.json = Some(parser.value()?.into()),
+            Long("chart") => options.chart = Some(parser.value()?.into()),
+            Value(folder) if suite == Some(Suite::Traces) && options.folder.is_none() => {
+                options.folder = Some(folder.into());
+            }
             Value(name) if suite.is_none() => suite = Some(name.parse_with(suite_of)?),
             other => return Err(other.unexpected()),
         }
@@ -121,12 +143,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Resu
     if let (Some(row), Some(passes), Some(contender)) = (row, passes, options.contenders.first()) {
         return Ok(Command::Passes { row, contender: contender.clone(), passes });
     }
-    options.suite = suite.ok_or("which suite? There are: redis, resp, outage")?;
+    options.suite = suite.ok_or("which suite? There are: redis, resp, outage, memory, traces")?;
     let (standard, short) = match options.suite {
         Suite::Redis => (3_000, 500),
-        Suite::Resp | Suite::Outage => (500, 100),
+        Suite::Resp | Suite::Outage | Suite::Memory => (500, 100),
+        Suite::Traces => (0, 0),
     };
-    options.measure = seconds.unwrap_or_else(|| Duration::from_millis(if quick { short } else { standard }));
+    options.measure =
+        seconds.unwrap_or_else(|| Duration::from_millis(if options.quick { short } else { standard }));
     check_contenders(&options)?;
     Ok(Command::Run(options))
 }
@@ -136,6 +160,8 @@ fn check_contenders(options: &Options) -> Result<(), String> {
         Suite::Redis => crate::redis_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
         Suite::Resp => crate::resp_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
         Suite::Outage => crate::outage_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
+        Suite::Memory => crate::memory_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
+        Suite::Traces => crate::trace_suite::CONTENDERS.iter().map(|(name, ..)| *name).collect(),
     };
     match options.contenders.iter().find(|name| !known.contains(&name.as_str())) {
         Some(name) => Err(format!("no contender is named {name}; there are: {}", known.join(", "))),
@@ -178,7 +204,9 @@ fn suite_of(text: &str) -> Result<Suite, String> {
         "redis" => Ok(Suite::Redis),
         "resp" => Ok(Suite::Resp),
         "outage" => Ok(Suite::Outage),
-        _ => Err("there are: redis, resp, outage".to_owned()),
+        "memory" => Ok(Suite::Memory),
+        "traces" => Ok(Suite::Traces),
+        _ => Err("there are: redis, resp, outage, memory, traces".to_owned()),
     }
 }
 
@@ -250,7 +278,7 @@ mod tests {
     fn usage_errors_name_what_is_wrong() {
         let cases: [(&[&str], &str); 9] = [
             (&[], "which suite"),
-            (&["memory"], "there are: redis, resp, outage"),
+            (&["disk"], "there are: redis, resp, outage, memory, traces"),
             (&["redis", "twice"], "unexpected argument \"twice\""),
             (&["redis", "--fast"], "invalid option '--fast'"),
             (&["redis", "--only", "del"], "there are: get, set"),

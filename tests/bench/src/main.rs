@@ -2,18 +2,23 @@
 //!
 //! `cargo run --release -p larder-bench -- redis --quick` prints a table per scenario; `--help` lists the options.
 
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::args::{Command, Suite};
+use crate::args::{Command, Options, Suite};
 
 mod args;
 mod contender;
+mod memory_suite;
 mod meter;
 mod outage_suite;
 mod progress;
 mod redis_suite;
 mod report;
 mod resp_suite;
+mod trace_suite;
 
 fn main() -> ExitCode {
     let options = match args::parse(std::env::args_os().skip(1)) {
@@ -35,15 +40,32 @@ fn main() -> ExitCode {
             "larder-bench: a debug build measures the compiler, not the clients; use `cargo run --release`"
         );
     }
-    let outcome = match options.suite {
-        Suite::Redis => redis_suite::run(&options),
-        Suite::Resp => resp_suite::run(&options),
-        Suite::Outage => outage_suite::run(&options),
-    };
-    exit(outcome.and_then(|report| {
-        print!("{report}");
-        options.json.as_ref().map_or(Ok(()), |path| report.write_json(path))
-    }))
+    exit(match options.suite {
+        Suite::Redis => {
+            redis_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
+        }
+        Suite::Resp => {
+            resp_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
+        }
+        Suite::Outage => {
+            outage_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
+        }
+        Suite::Memory => {
+            memory_suite::run(&options).and_then(|report| show(&options, &report, &report.to_json()))
+        }
+        Suite::Traces => trace_suite::run(&options),
+    })
+}
+
+/// Prints what was found, and writes its figures to a file where one was asked for.
+fn show(options: &Options, found: &impl Display, figures: &serde_json::Value) -> contender::Result<()> {
+    print!("{found}");
+    let Some(path) = &options.json else { return Ok(()) };
+    write(path, serde_json::to_string_pretty(figures)? + "\n")
+}
+
+fn write(path: &Path, text: String) -> contender::Result<()> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }
 
 fn exit(outcome: contender::Result<()>) -> ExitCode {

@@ -1,12 +1,8 @@
 //! What a run found, as tables and as JSON.
 
 use std::fmt;
-use std::fs;
-use std::path::Path;
 
 use serde_json::json;
-
-use crate::contender::Result;
 
 /// The contender that is compared with the others.
 const SUBJECT: &str = "larder";
@@ -78,15 +74,9 @@ impl Report {
         }
     }
 
-    /// Writes an array of `{suite, scenario, contender, metric, value, ratio_to_best_peer, ratio_to_floor}`: medians,
-    /// and ratios on Larder's rows.
-    pub(crate) fn write_json(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.to_json())?;
-        fs::write(path, text + "\n")
-            .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
-    }
-
-    fn to_json(&self) -> serde_json::Value {
+    /// An array of `{suite, scenario, contender, metric, value, ratio_to_best_peer, ratio_to_floor}`: medians, and
+    /// ratios on Larder's rows.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         let mut figures = Vec::new();
         for scenario in &self.scenarios {
             for row in self.rows(scenario) {

@@ -1,0 +1,63 @@
+//! The order of use.
+
+use super::super::links::Links;
+use super::Order;
+
+/// Exact least-recently-used order of ids. Every operation is constant time, a walk goes from the newest to the oldest.
+pub(crate) struct Lru {
+    links: Links,
+}
+
+const HEAD: u32 = 0;
+
+impl Lru {
+    /// An empty order of the ids `0..ids`.
+    pub(super) const fn new(ids: usize) -> Self {
+        Self { links: Links::new(1, ids) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.links.capacity()
+    }
+}
+
+impl Order for Lru {
+    fn insert(&mut self, id: u32, _: impl Fn(u32) -> u64) {
+        self.links.push_front(HEAD, id);
+    }
+
+    fn touch(&mut self, id: u32) {
+        if self.first() != Some(id) {
+            self.links.unlink(id);
+            self.links.push_front(HEAD, id);
+        }
+    }
+
+    /// Moving is not for those who share.
+    fn touch_shared(&self, _: u32) {}
+
+    fn remove(&mut self, id: u32) {
+        self.links.unlink(id);
+    }
+
+    fn victim(&mut self, _: impl Fn(u32) -> u64) -> Option<u32> {
+        self.links.back(HEAD)
+    }
+
+    fn first(&self) -> Option<u32> {
+        self.links.front(HEAD)
+    }
+
+    fn after(&self, id: u32) -> Option<u32> {
+        self.links.after(id)
+    }
+
+    fn clear(&mut self) {
+        self.links.clear();
+    }
+
+    fn validate(&self) {
+        self.links.validate(HEAD);
+    }
+}

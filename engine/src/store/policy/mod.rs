@@ -1,0 +1,140 @@
+//! Who goes when room is needed.
+
+mod adaptive;
+mod ghosts;
+mod lru;
+mod sketch;
+#[cfg(test)]
+mod tests;
+
+use adaptive::Adaptive;
+use lru::Lru;
+
+/// Which live entry goes when room is needed. Whatever it says, expired entries go first.
+///
+/// | | [`Lru`](Self::Lru) | [`Adaptive`](Self::Adaptive) |
+/// |---|---|---|
+/// | goes first | what was not used for longest, exactly | what is asked for rarely |
+/// | a scan or a loop over more than fits | pushes everything out | passes through a small window |
+/// | bytes per entry | 8 | 20 to 28 |
+/// | a hit | moves the entry | sets a mark, if it is not set: [`Store::get_shared`](super::Store::get_shared) |
+///
+/// Take `Adaptive` for large caches, and where LFU is asked for; take `Lru` where it must be possible to tell what is
+/// in the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The least recently used goes. Exact.
+    #[default]
+    Lru,
+    /// What is asked for often stays, what is new has to prove itself, and how much room that gets adapts to what is
+    /// asked for: a window in front of a main part that TinyLFU admits to, both in the manner of CLOCK.
+    #[doc(alias = "lfu")]
+    Adaptive,
+}
+
+/// An order of ids, kept by what it is told of them. It knows ids only; where one depends on the hash of its key, the
+/// caller says which that is.
+pub(super) trait Order {
+    /// A new id.
+    fn insert(&mut self, id: u32, hash_of: impl Fn(u32) -> u64);
+
+    /// The id was used.
+    fn touch(&mut self, id: u32);
+
+    /// The id was used, says somebody who shares the order with others. An order that has to move it ignores that.
+    fn touch_shared(&self, id: u32);
+
+    /// The id, which is in the order, is gone.
+    fn remove(&mut self, id: u32);
+
+    /// The id that should go next. The caller removes it.
+    fn victim(&mut self, hash_of: impl Fn(u32) -> u64) -> Option<u32>;
+
+    /// The first id of a walk over all.
+    fn first(&self) -> Option<u32>;
+
+    /// The id after `id` in that walk.
+    fn after(&self, id: u32) -> Option<u32>;
+
+    /// Forgets all ids. Keeps the memory.
+    fn clear(&mut self);
+
+    /// Panics where something is damaged.
+    fn validate(&self);
+}
+
+/// The order that a [`Policy`] names.
+pub(super) enum Ordering {
+    Lru(Lru),
+    Adaptive(Adaptive),
+}
+
+impl Ordering {
+    /// An empty order of the ids `0..ids`. Allocates nothing until the first is inserted.
+    pub(super) fn new(policy: Policy, ids: usize) -> Self {
+        match policy {
+            Policy::Lru => Self::Lru(Lru::new(ids)),
+            Policy::Adaptive => Self::Adaptive(Adaptive::new(ids)),
+        }
+    }
+
+    /// Every id.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        core::iter::successors(self.first(), |&id| self.after(id))
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        match self {
+            Self::Lru(order) => order.capacity(),
+            Self::Adaptive(order) => order.capacity(),
+        }
+    }
+}
+
+macro_rules! delegate {
+    ($self:ident, $order:ident => $call:expr) => {
+        match $self {
+            Self::Lru($order) => $call,
+            Self::Adaptive($order) => $call,
+        }
+    };
+}
+
+impl Order for Ordering {
+    fn insert(&mut self, id: u32, hash_of: impl Fn(u32) -> u64) {
+        delegate!(self, order => order.insert(id, hash_of));
+    }
+
+    fn touch(&mut self, id: u32) {
+        delegate!(self, order => order.touch(id));
+    }
+
+    fn touch_shared(&self, id: u32) {
+        delegate!(self, order => order.touch_shared(id));
+    }
+
+    fn remove(&mut self, id: u32) {
+        delegate!(self, order => order.remove(id));
+    }
+
+    fn victim(&mut self, hash_of: impl Fn(u32) -> u64) -> Option<u32> {
+        delegate!(self, order => order.victim(hash_of))
+    }
+
+    fn first(&self) -> Option<u32> {
+        delegate!(self, order => order.first())
+    }
+
+    fn after(&self, id: u32) -> Option<u32> {
+        delegate!(self, order => order.after(id))
+    }
+
+    fn clear(&mut self) {
+        delegate!(self, order => order.clear());
+    }
+
+    fn validate(&self) {
+        delegate!(self, order => order.validate());
+    }
+}

@@ -1,0 +1,160 @@
+//! How often keys were asked for lately, about.
+
+use alloc::vec::Vec;
+
+/// Words of a block; a key's four counters are in one, so that a look touches one line of the processor's cache.
+const WORDS: usize = 8;
+/// Entries that share a block: 16 counters, or 8 bytes, for each.
+const ENTRIES_PER_BLOCK: usize = 8;
+/// The most that a counter says. Telling keys apart that are asked for often needs no more (TinyLFU, section 3.4).
+const MOST: u64 = 15;
+/// After so many counts per entry everything is halved: what was often asked for long ago counts less and less.
+const SAMPLE_PER_ENTRY: usize = 10;
+const HALVED: u64 = 0x7777_7777_7777_7777;
+
+/// A count-min sketch of four rows, with four bits a counter and conservative update.
+///
+/// G. Cormode and S. Muthukrishnan, *An Improved Data Stream Summary: The Count-Min Sketch and its Applications*,
+/// J. Algorithms 55 (2005); aged by halving as in G. Einziger, R. Friedman and B. Manes, *TinyLFU: A Highly Efficient
+/// Cache Admission Policy*, ACM ToS 13 (2017). A block is halved when it is next looked at, not when it is due, so that
+/// no call has to halve all of them.
+#[derive(Default)]
+pub(super) struct Sketch {
+    /// A power of two of them, or none.
+    blocks: Vec<[u64; WORDS]>,
+    /// How often each block has been halved, modulo 256.
+    halvings: Vec<u8>,
+    /// How often it should have been.
+    due: u8,
+    counted: usize,
+}
+
+impl Sketch {
+    /// Begins anew, with counters for so many entries.
+    pub(super) fn resize(&mut self, entries: usize) {
+        let blocks = entries.div_ceil(ENTRIES_PER_BLOCK).next_power_of_two();
+        self.blocks.clear();
+        self.halvings.clear();
+        self.blocks.resize(blocks, [0; WORDS]);
+        self.halvings.resize(blocks, self.due);
+        self.counted = 0;
+    }
+
+    /// Forgets all counts. Keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.blocks.fill([0; WORDS]);
+        self.counted = 0;
+    }
+
+    /// How often the key of this hash was counted lately, at most 15. It may be too many, hardly ever too few.
+    pub(super) fn estimate(&self, hash: u64) -> u8 {
+        let (at, hash) = self.place(hash);
+        let (Some(block), Some(halvings)) = (self.blocks.get(at), self.halvings.get(at)) else { return 0 };
+        let late = self.due.wrapping_sub(*halvings);
+        (least(block, hash) as u8).checked_shr(late.into()).unwrap_or(0)
+    }
+
+    /// Counts the key of this hash so many times, in a cache of so many entries.
+    pub(super) fn count(&mut self, hash: u64, times: u8, entries: usize) {
+        let (at, hash) = self.place(hash);
+        let (Some(block), Some(halvings)) = (self.blocks.get_mut(at), self.halvings.get_mut(at)) else {
+            return;
+        };
+        for _ in 0..self.due.wrapping_sub(core::mem::replace(halvings, self.due)).min(4) {
+            block.iter_mut().for_each(|word| *word = *word >> 1 & HALVED);
+        }
+        for _ in 0..times {
+            let least = least(block, hash);
+            for row in 0..4 {
+                let (word, shift) = counter(hash, row);
+                if let Some(word) =
+                    block.get_mut(word).filter(|word| **word >> shift & MOST == least && least < MOST)
+                {
+                    *word += 1 << shift;
+                }
+            }
+        }
+        self.counted += usize::from(times);
+        if self.counted >= entries.saturating_mul(SAMPLE_PER_ENTRY).max(64) {
+            self.counted /= 2;
+            self.due = self.due.wrapping_add(1);
+        }
+    }
+
+    /// The block of a key, and the bits that choose its counters there. A table and shards have used the hash's ends.
+    fn place(&self, hash: u64) -> (usize, u64) {
+        let hash = (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((hash >> 32) as usize & self.blocks.len().wrapping_sub(1), hash)
+    }
+}
+
+/// Where a row's counter is: its word, and by how much to shift that.
+fn counter(hash: u64, row: u32) -> (usize, u32) {
+    let choice = (hash >> (8 * row)) as usize & 31;
+    (2 * row as usize + choice / 16, choice as u32 % 16 * 4)
+}
+
+fn least(block: &[u64; WORDS], hash: u64) -> u64 {
+    let counters = (0..4).map(|row| counter(hash, row));
+    counters.filter_map(|(word, shift)| block.get(word).map(|word| word >> shift & MOST)).min().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::hash::BuildHasher;
+    use foldhash::quality::FixedState;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn hash(key: u16) -> u64 {
+        FixedState::with_seed(5).hash_one(key)
+    }
+
+    #[test]
+    fn nothing_was_counted_in_a_sketch_without_counters() {
+        let mut sketch = Sketch::default();
+        sketch.count(hash(1), 3, 10);
+        assert_eq!(sketch.estimate(hash(1)), 0);
+    }
+
+    #[test]
+    fn a_count_is_halved_for_each_sample_that_has_passed_and_stops_at_15() {
+        let mut sketch = Sketch::default();
+        sketch.resize(1000);
+        sketch.count(hash(1), 40, 1000);
+        assert_eq!(sketch.estimate(hash(1)), 15);
+        for expected in [7, 3, 1, 0] {
+            let due = sketch.due;
+            while sketch.due == due {
+                sketch.count(hash(2), 1, 1000);
+            }
+            assert_eq!(sketch.estimate(hash(1)), expected);
+        }
+        sketch.count(hash(1), 1, 1000);
+        assert_eq!(sketch.estimate(hash(1)), 1, "a block that is late is halved before it counts");
+        sketch.clear();
+        assert_eq!((sketch.estimate(hash(1)), sketch.estimate(hash(2))), (0, 0));
+    }
+
+    proptest! {
+        /// Against a map of true counts, within one sample: never too few, and hardly ever too many.
+        #[test]
+        fn estimates_are_counts(keys in prop::collection::vec(0..400_u16, 0..1500)) {
+            let mut sketch = Sketch::default();
+            sketch.resize(400);
+            let mut counts = HashMap::<u16, u8>::new();
+            for key in keys {
+                sketch.count(hash(key), 1, 400);
+                *counts.entry(key).or_default() += 1;
+            }
+            let mut over = 0;
+            for key in 0..400 {
+                let (count, estimate) = (counts.get(&key).copied().unwrap_or(0).min(15), sketch.estimate(hash(key)));
+                prop_assert!(estimate >= count, "{estimate} for {count}");
+                over += usize::from(estimate > count);
+            }
+            prop_assert!(over <= 20, "{over} of 400 keys are overestimated");
+        }
+    }
+}

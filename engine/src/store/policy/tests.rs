@@ -1,0 +1,274 @@
+//! The adaptive order: against a textbook version of itself in vectors, every way of an entry, and what it is for.
+
+use super::adaptive::Adaptive;
+use super::ghosts::Ghosts;
+use super::sketch::Sketch;
+use super::*;
+use core::hash::BuildHasher;
+use foldhash::quality::FixedState;
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::vec::Vec;
+
+const IDS: u32 = 90;
+
+/// Each generation of an id is another key.
+fn hash(id: u32, generation: u32) -> u64 {
+    FixedState::with_seed(9).hash_one((id % 60, generation % 3))
+}
+
+/// Ids from new to old, each with its mark, as the module's picture has them.
+#[derive(Default)]
+struct Textbook {
+    window: Vec<(u32, bool)>,
+    main: Vec<(u32, bool)>,
+    sketch: Sketch,
+    ghosts: Option<(Ghosts, Ghosts)>,
+    share: f64,
+    room: usize,
+}
+
+const WHOLE: f64 = 65_536.0;
+
+impl Textbook {
+    fn len(&self) -> usize {
+        self.window.len() + self.main.len()
+    }
+
+    fn limit(&self) -> usize {
+        ((self.len() as f64 * self.share / WHOLE) as usize).max(1)
+    }
+
+    fn insert(&mut self, id: u32, hash_of: &dyn Fn(u32) -> u64) {
+        if self.len() >= self.room {
+            if self.room == 0 {
+                self.share = 6553.0;
+            }
+            self.room = (2 * self.room).max(64);
+            self.sketch.resize(self.room);
+            let mut ghosts = (Ghosts::new(), Ghosts::new());
+            ghosts.0.resize(4);
+            ghosts.1.resize(4);
+            self.ghosts = Some(ghosts);
+        }
+        let step = (WHOLE / self.len().max(1) as f64).floor().max(256.0);
+        let (window, main) = self.ghosts.as_mut().expect("made above");
+        if window.take(hash_of(id)) {
+            self.share = (self.share + step).min(61_440.0);
+        }
+        if main.take(hash_of(id)) {
+            self.share = (self.share - 2.0 * step).max(655.0);
+        }
+        self.window.insert(0, (id, false));
+        if self.window.len() > self.limit() {
+            self.promote(hash_of);
+        }
+    }
+
+    fn promote(&mut self, hash_of: &dyn Fn(u32) -> u64) {
+        let (id, used) = *self.window.last().expect("not empty");
+        self.sketch.count(hash_of(id), 1 + u8::from(used), self.len());
+        self.window.pop();
+        self.main.insert(0, (id, false));
+    }
+
+    fn touch(&mut self, id: u32) {
+        self.window
+            .iter_mut()
+            .chain(&mut self.main)
+            .filter(|seat| seat.0 == id)
+            .for_each(|seat| seat.1 = true);
+    }
+
+    fn remove(&mut self, id: u32) {
+        self.window.retain(|seat| seat.0 != id);
+        self.main.retain(|seat| seat.0 != id);
+    }
+
+    fn victim(&mut self, hash_of: &dyn Fn(u32) -> u64) -> Option<u32> {
+        let mut victim = None;
+        for _ in 0..16 {
+            match self.main.last().copied() {
+                Some((id, true)) => {
+                    self.sketch.count(hash_of(id), 1, self.len());
+                    self.main.pop();
+                    self.main.insert(0, (id, false));
+                }
+                last => {
+                    victim = last.map(|(id, _)| id);
+                    break;
+                }
+            }
+        }
+        let candidate = self.window.last().copied().filter(|_| self.window.len() >= self.limit());
+        let Some((candidate, used)) = candidate else {
+            let victim = victim.or_else(|| self.main.last().map(|seat| seat.0))?;
+            self.ghosts.as_mut()?.1.push(hash_of(victim));
+            return Some(victim);
+        };
+        let worth = self.sketch.estimate(hash_of(candidate)) + u8::from(used);
+        if let Some(victim) = victim.filter(|victim| worth > self.sketch.estimate(hash_of(*victim))) {
+            self.promote(hash_of);
+            self.ghosts.as_mut()?.1.push(hash_of(victim));
+            return Some(victim);
+        }
+        self.sketch.count(hash_of(candidate), 1 + u8::from(used), self.len());
+        self.ghosts.as_mut()?.0.push(hash_of(candidate));
+        Some(candidate)
+    }
+
+    fn walk(&self) -> Vec<u32> {
+        self.window.iter().chain(&self.main).map(|seat| seat.0).collect()
+    }
+}
+
+/// The order and the textbook side by side, over ids that come back as other keys.
+struct Both {
+    order: Ordering,
+    textbook: Textbook,
+    generations: HashMap<u32, u32>,
+}
+
+impl Both {
+    fn insert(&mut self, id: u32) {
+        *self.generations.entry(id).or_default() += 1;
+        let hash_of = |id| hash(id, self.generations[&id]);
+        self.order.insert(id, hash_of);
+        self.textbook.insert(id, &hash_of);
+    }
+
+    fn evict(&mut self) -> Option<u32> {
+        let hash_of = |id| hash(id, self.generations[&id]);
+        let victim = self.order.victim(hash_of);
+        assert_eq!(victim, self.textbook.victim(&hash_of));
+        if let Some(victim) = victim {
+            self.remove(victim);
+        }
+        victim
+    }
+
+    fn remove(&mut self, id: u32) {
+        self.order.remove(id);
+        self.textbook.remove(id);
+    }
+}
+
+proptest! {
+    /// Few counts per key, so that nobody is suspicious and nothing is left to chance.
+    #[test]
+    fn adaptive_is_its_textbook(ops in prop::collection::vec((0..8_u8, 0..IDS), 1..400)) {
+        let order = Ordering::new(Policy::Adaptive, IDS as usize);
+        let mut both = Both { order, textbook: Textbook::default(), generations: HashMap::new() };
+        for (op, id) in ops {
+            let held = both.textbook.walk().contains(&id);
+            match op {
+                0..=2 if held => {
+                    both.order.touch(id);
+                    both.textbook.touch(id);
+                }
+                3 if held => both.remove(id),
+                _ if held => {}
+                4 => drop(both.evict()),
+                _ => {
+                    if both.textbook.len() >= 40 {
+                        both.evict();
+                    }
+                    both.insert(id);
+                }
+            }
+            both.order.validate();
+            prop_assert_eq!(both.order.iter().collect::<Vec<_>>(), both.textbook.walk());
+        }
+    }
+}
+
+/// A cache of keys that are their own hashes' seeds, of so many entries. The hits among the requests.
+fn hits(policy: Policy, capacity: usize, requests: impl Iterator<Item = u64>) -> usize {
+    let hash = |key: u64| FixedState::with_seed(2).hash_one(key);
+    let mut order = Ordering::new(policy, capacity);
+    let (mut ids, mut keys) = (HashMap::new(), Vec::<u64>::new());
+    let mut hits = 0;
+    for key in requests {
+        if let Some(id) = ids.get(&key) {
+            order.touch(*id);
+            hits += 1;
+            continue;
+        }
+        let id = if keys.len() < capacity {
+            keys.push(key);
+            keys.len() as u32 - 1
+        } else {
+            let id = order.victim(|id| hash(keys[id as usize])).expect("it is full");
+            order.remove(id);
+            ids.remove(&keys[id as usize]);
+            keys[id as usize] = key;
+            id
+        };
+        ids.insert(key, id);
+        order.insert(id, |id| hash(keys[id as usize]));
+    }
+    order.validate();
+    hits
+}
+
+#[test]
+fn a_loop_over_more_than_fits_leaves_the_main_part_in_peace() {
+    let requests = || (0..40_000).map(|turn| turn % 400);
+    assert_eq!(hits(Policy::Lru, 100, requests()), 0);
+    let hits = hits(Policy::Adaptive, 100, requests());
+    assert!(hits > 9_000, "{hits} of the 10 000 that are possible");
+}
+
+#[test]
+fn a_scan_does_not_push_out_what_is_asked_for_often() {
+    // Fifty keys in turn, and every second request one that never comes again.
+    let requests = || (0..40_000).map(|turn| if turn % 2 == 0 { turn / 2 % 80 } else { 1_000 + turn });
+    assert_eq!(hits(Policy::Lru, 100, requests()), 0);
+    let hits = hits(Policy::Adaptive, 100, requests());
+    assert!(hits > 18_500, "{hits} of the 20 000 that are possible");
+}
+
+#[test]
+fn the_window_grows_where_only_what_is_new_is_asked_for_again() {
+    // Half of the requests are for one of the last fifty keys, and for none that is older.
+    let requests = || (100..20_000).flat_map(|turn| [turn, turn - 1 - turn * 7 % 50]);
+    let (lru, adaptive) = (hits(Policy::Lru, 100, requests()), hits(Policy::Adaptive, 100, requests()));
+    assert!(adaptive > lru * 19 / 20, "{adaptive} where LRU has {lru}");
+}
+
+#[test]
+fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
+    let mut order = Adaptive::new(1000);
+    let hash_of = |id| hash(id, 0);
+    for id in 0..1000 {
+        order.insert(id, hash_of);
+    }
+    for id in 0..1000 {
+        order.touch(id);
+    }
+    let oldest = order.first().map(|first| core::iter::successors(Some(first), |id| order.after(*id)));
+    let walk: Vec<u32> = oldest.expect("it is full").collect();
+    let victim = order.victim(hash_of).expect("it is full");
+    assert_eq!(
+        walk.iter().position(|id| *id == victim),
+        Some(98),
+        "the oldest of the window, a tenth less one for rounding"
+    );
+}
+
+#[test]
+fn an_order_of_one_and_one_of_none_work() {
+    let mut order = Ordering::new(Policy::Adaptive, 1);
+    assert_eq!(order.victim(|_| 0), None);
+    for turn in 0..10 {
+        order.insert(0, |_| turn);
+        order.touch(0);
+        assert_eq!((order.first(), order.after(0), order.victim(|_| turn)), (Some(0), None, Some(0)));
+        order.remove(0);
+        order.validate();
+    }
+    order.insert(0, |_| 0);
+    order.clear();
+    assert_eq!((order.first(), order.victim(|_| 0)), (None, None));
+    order.validate();
+}
