@@ -50,6 +50,7 @@ pub(super) const fn decimal_len(number: u64) -> usize {
 }
 
 /// Appends a line of a type byte and a number.
+#[inline]
 fn put_line(out: &mut Vec<u8>, kind: u8, number: u64) {
     // Nearly all: stores of a fixed size are many times as fast as copies of a variable one.
     match number {
@@ -64,12 +65,23 @@ fn put_line(out: &mut Vec<u8>, kind: u8, number: u64) {
                 [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8);
             out.extend_from_slice(&[kind, hundreds, tens, ones, b'\r', b'\n']);
         }
-        _ => {
-            out.push(kind);
-            put_decimal(out, number);
-            out.extend_from_slice(b"\r\n");
+        1000..10_000 => {
+            let number = number as u16;
+            let [thousands, hundreds, tens, ones] =
+                [number / 1000, number / 100 % 10, number / 10 % 10, number % 10]
+                    .map(|digit| b'0' + digit as u8);
+            out.extend_from_slice(&[kind, thousands, hundreds, tens, ones, b'\r', b'\n']);
         }
+        _ => put_long_line(out, kind, number),
     }
+}
+
+/// Out of the way, or every short line would pay for the registers that this needs.
+#[cold]
+fn put_long_line(out: &mut Vec<u8>, kind: u8, number: u64) {
+    out.push(kind);
+    put_decimal(out, number);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn put_decimal(out: &mut Vec<u8>, mut number: u64) {

@@ -3,7 +3,7 @@
 //! ```text
 //!              ┌───────────────────────── Decoder ─────────────────────────┐
 //!  BytesMut ──►│ scan: finds tokens, checks grammar and limits, once per   │──► Vec<Reply>
-//!              │ byte ──► tape of tokens ──► decode: assembles the replies │
+//!              │ byte ──► tape of tokens ──► assemble: makes the replies   │
 //!              └───────────────────────────────────────────────────────────┘
 //!  Command  ──► encode ──► Vec<u8>
 //! ```
@@ -12,16 +12,21 @@
 //! input. Replies of both protocol versions are accepted at any time, so a connection that fell back to RESP2, or a
 //! server that answers `$-1` after `HELLO 3`, needs no mode.
 //!
+//! An `OK` or a bulk string that is there as a whole is a reply at once, without the tape. It is the same reply, for the
+//! same work, as by the long way.
+//!
 //! Aggregates are assembled here too, in one loop over the tape. The crate redis-protocol was to do that, but even of
 //! a complete and checked frame it gets too much wrong: in RESP3 it refuses `$-1`, `*-1`, error lines that are not
 //! UTF-8, unknown verbatim formats and aggregates as map keys, loses duplicates and the order of maps and sets, and
 //! stumbles over an attribute before a null. In the tests it is the second opinion on all the rest.
+mod assemble;
 mod command;
 mod decode;
 mod encode;
 mod error;
 mod reply;
 mod scan;
+mod shortcut;
 mod tape;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 
 use alloc::vec::Vec;
 
+use super::shortcut::{CRLF, OK, SHORT_DIGITS, SHORT_LINE, ShortLength, Whole};
 use super::tape::{Aggregate, Span, Tape, Token};
 use super::{DecodeError, Limits, Violation};
 
@@ -23,7 +24,8 @@ use super::{DecodeError, Limits, Violation};
 #[derive(Debug)]
 pub(super) struct Scan {
     limits: Limits,
-    /// A token that begins no further than this into its frame may take the short cut: no limit is near.
+    /// A token that begins before this in its frame may take the short cut, and then a bulk string may have as many bytes
+    /// as are left to it: no limit is near.
     shortcut: usize,
     /// Bytes of the stream before the input.
     offset: u64,
@@ -77,7 +79,11 @@ impl Scan {
         };
         Self {
             limits,
-            shortcut: if limits.line < SHORT_DIGITS { 0 } else { limits.frame.saturating_sub(SHORT_LINE) },
+            shortcut: if limits.line < SHORT_DIGITS {
+                0
+            } else {
+                limits.frame.saturating_sub(SHORT_LINE + CRLF.len())
+            },
             offset: 0,
             frame: 0,
             pos: 0,
@@ -138,66 +144,88 @@ impl Scan {
         }
     }
 
+    /// The frame at the front of `rest`, if it is an `OK` or a bulk string that is there as a whole. To be asked between
+    /// frames; [`Scan::skip_frames`] is told what was taken so.
+    #[inline]
+    pub(super) fn whole_frame(&self, rest: &[u8]) -> Whole {
+        Whole::at_front_of(rest, self.longest_bulk(0))
+    }
+
+    /// Whether the next frame may take the short cut: nothing of it has been looked at, and the limits have room.
+    pub(super) const fn takes_whole_frames(&self) -> bool {
+        self.pos == 0 && self.shortcut > 0
+    }
+
+    /// Frames of so many bytes are out of the input, of which so many were payload.
+    pub(super) fn skip_frames(&mut self, taken: u64, payload: u64) {
+        self.offset = self.offset.saturating_add(taken);
+        self.steps += taken - payload;
+    }
+
     /// Takes `OK`s, bulk strings and heads of aggregates as long as they are there as a whole, and no limit is near. At
     /// the first byte of something else it leaves off where the states can go on.
     fn take_shortcuts(&mut self, input: &[u8], tape: &mut Tape) {
-        if self.state != State::Type {
-            return;
+        while self.state == State::Type && self.pos - self.frame < self.shortcut && !tape.is_full() {
+            let rest = input.get(self.pos..).unwrap_or_default();
+            match Whole::at_front_of(rest, self.longest_bulk(self.pos - self.frame)) {
+                Whole::Ok => {
+                    self.pos += OK.len();
+                    self.steps += OK.len() as u64;
+                    self.put(Token::Ok, tape);
+                }
+                Whole::Bulk { head, length } => {
+                    let span = Span { start: self.pos + head, end: self.pos + head + length };
+                    self.pos = span.end + CRLF.len();
+                    self.steps += (head + CRLF.len()) as u64;
+                    self.put(Token::Bulk(span), tape);
+                }
+                Whole::Part(short) => {
+                    self.leave_shortcut(b'$', &short);
+                    return;
+                }
+                Whole::Other => match self.whole_head(rest) {
+                    Some(token) => self.put(token, tape),
+                    None => return,
+                },
+            }
         }
-        let (begin, mut skipped) = (self.pos, 0);
-        while self.pos - self.frame < self.shortcut && !tape.is_full() {
-            let token = match input.get(self.pos..).unwrap_or_default() {
-                [b'+', b'O', b'K', b'\r', b'\n', ..] => {
-                    self.pos += 5;
-                    Token::Ok
-                }
-                [b'$', text @ ..] => {
-                    let short = ShortLength::at_front_of(text);
-                    let Some(payload) = self.short_payload(&short, input) else {
-                        self.leave_shortcut(b'$', &short);
-                        break;
-                    };
-                    self.pos = payload.end + CRLF.len();
-                    skipped += short.length;
-                    Token::Bulk(payload)
-                }
-                [b'>', ..] if !self.levels.is_empty() => break,
-                [kind @ (b'*' | b'%' | b'~' | b'>'), text @ ..] => {
-                    let short = ShortLength::at_front_of(text);
-                    self.kind = *kind;
-                    // An error is the states' to report, when they have come to the end of the line.
-                    let opened = if short.is_whole { self.open(short.length) } else { Ok(None) };
-                    let Ok(Some(token)) = opened else {
-                        self.leave_shortcut(*kind, &short);
-                        break;
-                    };
-                    self.pos += short.line();
-                    token
-                }
-                _ => break,
-            };
-            self.put(token, tape);
-        }
-        self.steps += (self.pos - begin - skipped) as u64;
     }
 
-    /// Where the payload of a bulk string is, if all of it and its line end are there and allowed.
+    /// Bytes of a bulk string that begins so far into its frame and takes the short cut, at most.
     #[inline]
-    fn short_payload(&self, short: &ShortLength, input: &[u8]) -> Option<Span> {
-        let start = self.pos + short.line();
-        let end = start + short.length;
-        let is_allowed =
-            short.length <= self.limits.bulk && end + CRLF.len() - self.frame <= self.limits.frame;
-        let is_there = input.get(end..end + CRLF.len()) == Some(CRLF);
-        (short.is_whole && is_allowed && is_there).then_some(Span { start, end })
+    fn longest_bulk(&self, begin: usize) -> usize {
+        self.limits.bulk.min(self.shortcut - begin)
+    }
+
+    /// The next token, if it is the head of an aggregate that is there as a whole.
+    #[inline]
+    fn whole_head(&mut self, rest: &[u8]) -> Option<Token> {
+        let (kind, text) = match rest {
+            [b'>', ..] if !self.levels.is_empty() => return None,
+            [kind @ (b'*' | b'%' | b'~' | b'>'), text @ ..] => (*kind, text),
+            _ => return None,
+        };
+        let short = ShortLength::at_front_of(text);
+        self.kind = kind;
+        // An error is the states' to report, when they have come to the end of the line.
+        let opened = if short.is_whole(text) { self.open(short.length) } else { Ok(None) };
+        let Ok(Some(token)) = opened else {
+            self.leave_shortcut(kind, &short);
+            return None;
+        };
+        self.pos += short.line();
+        self.steps += short.line() as u64;
+        Some(token)
     }
 
     /// Hands over to the states, behind the digits that have been looked at.
-    fn leave_shortcut(&mut self, kind: u8, short: &ShortLength) {
+    #[cold]
+    pub(super) fn leave_shortcut(&mut self, kind: u8, short: &ShortLength) {
         self.kind = kind;
         self.state = State::Line;
         self.text.start = self.pos + 1;
         self.pos += 1 + short.digits;
+        self.steps += 1 + short.digits as u64;
     }
 
     /// Forgets the stream, but not the work done.
@@ -210,16 +238,15 @@ impl Scan {
         self.frame
     }
 
-    /// The complete frames have been taken out of the input. What was scanned of the frame behind them moves to the
-    /// front, on the tape too.
-    pub(super) fn take_frames(&mut self, tape: &mut Tape) {
+    /// The complete frames have been taken out of the input: so many bytes. What was scanned of the frame behind them
+    /// moves to the front.
+    #[inline]
+    pub(super) fn take_frames(&mut self) -> usize {
         let taken = core::mem::take(&mut self.frame);
-        if taken > 0 {
-            self.offset = self.offset.saturating_add(taken as u64);
-            self.pos -= taken;
-            self.text = self.text.moved(taken);
-            tape.take_complete(taken);
-        }
+        self.offset = self.offset.saturating_add(taken as u64);
+        self.pos -= taken;
+        self.text = self.text.moved(taken);
+        taken
     }
 
     /// How many bytes have to follow the `available` ones before the bulk at hand is complete.
@@ -420,11 +447,6 @@ impl Scan {
     }
 }
 
-const CRLF: &[u8] = b"\r\n";
-/// Lengths of so many digits take the short cut; no `usize` is too small for them.
-const SHORT_DIGITS: usize = 9;
-/// A line with such a length.
-const SHORT_LINE: usize = 1 + SHORT_DIGITS + CRLF.len();
 /// A verbatim string begins with its format and a colon.
 const VERBATIM_HEAD: usize = 4;
 
@@ -444,37 +466,6 @@ fn scalar(kind: u8, text: &[u8], span: Span) -> Result<Token, Violation> {
         b'_' if text.is_empty() => Ok(Token::Null),
         b'_' => Err(Violation::Malformed("null")),
         _ => Err(Violation::UnknownType(kind)),
-    }
-}
-
-/// A length of few digits.
-struct ShortLength {
-    length: usize,
-    digits: usize,
-    /// Whether there are digits, no padding, and a line end behind them.
-    is_whole: bool,
-}
-
-impl ShortLength {
-    /// Looks at no more than [`SHORT_DIGITS`] and a line end.
-    #[inline]
-    fn at_front_of(text: &[u8]) -> Self {
-        let (mut length, mut digits) = (0, 0);
-        while let Some(digit @ b'0'..=b'9') = text.get(digits) {
-            if digits == SHORT_DIGITS {
-                break;
-            }
-            length = length * 10 + usize::from(digit - b'0');
-            digits += 1;
-        }
-        let is_padded = digits > 1 && text.first() == Some(&b'0');
-        let is_ended = text.get(digits..digits + CRLF.len()) == Some(CRLF);
-        Self { length, digits, is_whole: digits > 0 && !is_padded && is_ended }
-    }
-
-    /// The length of the whole line.
-    const fn line(&self) -> usize {
-        1 + self.digits + CRLF.len()
     }
 }
 
@@ -546,7 +537,7 @@ mod tests {
         for end in (piece..bytes.len()).step_by(piece).chain([bytes.len()]) {
             let _ = scan.run(&bytes[taken..end], &mut tape).map_err(|error| error.violation)?;
             taken += scan.complete();
-            scan.take_frames(&mut tape);
+            tape.take_complete(scan.take_frames());
         }
         Ok(scan.state)
     }
@@ -601,7 +592,7 @@ mod tests {
         assert_eq!(scan.missing(usize::MAX), 0);
         scan.run(b"$10\r\n0123456789\r\n", &mut tape).expect("well-formed");
         assert_eq!((tape.complete().len(), scan.complete()), (1, 17));
-        scan.take_frames(&mut tape);
+        tape.take_complete(scan.take_frames());
         assert_eq!(scan.missing(0), 0);
     }
 }
