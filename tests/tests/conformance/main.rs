@@ -26,6 +26,7 @@ use larder::{Cache, Error, RedisBuilder};
 use larder_tests::RedisServer;
 use rustix::process::{Pid, Signal, kill_process};
 
+use common::certificates::Authority;
 use runtimes::{RUNTIMES, Runtime, Tasks};
 use table::Table;
 
@@ -38,6 +39,9 @@ struct Setting {
     url: fn(&RedisServer) -> String,
     database: &'static str,
 }
+
+/// Its server has certificates of its own, and a second port.
+const TLS: &str = "TLS";
 
 const SETTINGS: &[Setting] = &[
     Setting { name: "plain", args: &[], prepare: &[], url: |server| server.url(), database: "0" },
@@ -69,6 +73,7 @@ const SETTINGS: &[Setting] = &[
         url: |server| format!("redis://:pw@127.0.0.1:{}/2", server.port()),
         database: "2",
     },
+    Setting { name: TLS, args: &[], prepare: &[], url: |server| server.url(), database: "0" },
     Setting {
         name: "database",
         args: &[],
@@ -153,13 +158,27 @@ fn main() -> ExitCode {
         if cells.is_empty() {
             continue;
         }
-        let server = Arc::new(RedisServer::builder().args(setting.args).start());
+        let authority = Authority::new();
+        let (server, url) = match setting.name {
+            TLS => {
+                let server = authority.serve(&authority.issue("127.0.0.1"), false, setting.args);
+                let url = format!("{}?tls_ca_file={}", server.url(), authority.ca_file().display());
+                (server.redis, url)
+            }
+            _ => {
+                let server = RedisServer::builder().args(setting.args).start();
+                let url = (setting.url)(&server);
+                (server, url)
+            }
+        };
+        let server = Arc::new(server);
         if !setting.prepare.is_empty() {
             assert_eq!(server.cli(setting.prepare), "OK", "{}", setting.name);
         }
         for (check, runtime) in cells {
             assert_eq!(server.cli(&["FLUSHALL"]), "OK");
-            let world = World { runtime, setting, server: Arc::clone(&server), tasks: Tasks::default() };
+            let (server, url) = (Arc::clone(&server), url.clone());
+            let world = World { runtime, setting, server, url, tasks: Tasks::default() };
             table.end(table::start(setting.name, check.name, runtime, move || (check.run)(world)));
         }
         if Arc::strong_count(&server) > 1 {
@@ -176,13 +195,14 @@ struct World {
     runtime: &'static Runtime,
     setting: &'static Setting,
     server: Arc<RedisServer>,
+    url: String,
     tasks: Tasks,
 }
 
 impl World {
     /// A cache that never answers from memory, so that every answer is the server's.
     fn builder(&self) -> RedisBuilder {
-        let builder = Cache::redis((self.setting.url)(&self.server)).namespace("t").fallback(false);
+        let builder = Cache::redis(self.url.clone()).namespace("t").fallback(false);
         // Nothing here is about time, and the machine may be slow.
         builder.operation_timeout(Duration::from_secs(30)).stall_timeout(Duration::from_secs(30))
     }

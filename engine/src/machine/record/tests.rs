@@ -235,7 +235,8 @@ fn no_changed_byte_panics_and_most_are_noticed() {
         other.lanes[0].steps[at] ^= 1;
         unnoticed += usize::from(matches!(other.replay(|_, _| {}), Ok(Replayed { difference: None, .. })));
     }
-    assert!(unnoticed * 4 < all, "{unnoticed} of {all}: what no output depends on");
+    // Among these the answer to `CLIENT INFO`, which nothing comes of before a write is left unanswered.
+    assert!(unnoticed * 2 < all, "{unnoticed} of {all}: what no output depends on");
     let bytes = whole.to_bytes();
     for at in 0..bytes.len() {
         let cut = Recording::from_bytes(&bytes[..at]);
