@@ -92,7 +92,7 @@ async fn no_secret_in_any_output() {
         "redis://user:secret@h:x",
         "redis://u:secret/@h",
         "secret://h",
-        "rediss://:secret@h",
+        "rediss://:secret@h?tls_ca_file=/nowhere",
     ] {
         show_error(&mut outputs, &Cache::redis(mistake).connect_lazy(Tokio).expect_err(mistake));
         show(&mut outputs, &Cache::redis(mistake));
