@@ -23,8 +23,8 @@
 //! # From the beginning, up to a bound
 //!
 //! A machine can only be replayed from a state that is known, and that is how it was built. So a recording begins with the lane, and
-//! ends when it has taken up the bytes that it may; what is [left out](LaneRecording::left_out) is its end, not its beginning. An
-//! operation takes about 70 bytes, however large its value is.
+//! ends when it has taken up the bytes that it may; what is [left out](LaneRecording::left_out) is its end, not its beginning. What an
+//! operation takes does not depend on the size of its value.
 //!
 //! Breaker, fallback tier and journal are machines of their own, whose inputs are not recorded; what a lane tells the breaker is
 //! among its outputs.
