@@ -314,13 +314,13 @@ impl RedisBuilder {
     /// One more set is refused with an error. One more delete clears the namespace when Redis is back, and until then the
     /// shard's part of it is answered with misses; without a namespace it is refused too.
     pub fn journal_max_entries(mut self, entries: usize) -> Self {
-        self.tier.max_local_entries = entries;
+        self.tier.max_journal_entries = entries;
         self
     }
 
     /// The most bytes of these keys, their values, and the values that Redis held before. Default 16 MiB.
     pub fn journal_max_bytes(mut self, bytes: u64) -> Self {
-        self.tier.max_local_bytes = bytes;
+        self.tier.max_journal_bytes = bytes;
         self
     }
 

@@ -94,7 +94,7 @@ impl Engine {
             lanes: (0..config.lanes.max(1)).map(|_| new_lane(lane.clone(), seeds.u64(..), now)).collect(),
             circuit: Circuit::new(config.breaker, seeds.u64(..)),
             tier: config.tier.map(|tier| Tier::new(tier, seeds.u64(..), now)),
-            replay: config.tier.map(|tier| Replay::new(tier.reconcile, config.lanes.max(1))),
+            replay: config.tier.map(|tier| Replay::new(tier.reconcile, config.lanes.max(1), seeds.u64(..))),
             operation_timeout: config.operation_timeout,
             counts: Counts::default(),
             wakers: Vec::new(),

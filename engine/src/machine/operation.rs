@@ -501,11 +501,11 @@ impl Operation {
                 let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
                 // Copied: the caller's buffer may be a slice of a much larger one.
                 let value = Bytes::copy_from_slice(value);
-                tier.write(now, hash, key, Some(value), deadline)?;
+                tier.accept_set(now, hash, key, value, deadline)?;
                 Ok(Answer::Stored(Source::Fallback { age: Duration::ZERO }))
             }
             Request::Delete => {
-                let existed = self.delete_here(tier, now)?;
+                let existed = tier.accept_delete(now, hash, key, self.namespace_len)?;
                 Ok(Answer::Deleted(existed, Source::Fallback { age: Duration::ZERO }))
             }
             request => {
@@ -522,19 +522,6 @@ impl Operation {
             parts.journalled();
         }
         answer.unwrap_or(Err(error))
-    }
-
-    /// Where there is no room to remember the delete of a key, all of its namespace is to go.
-    fn delete_here(&self, tier: &mut Tier, now: Instant) -> Result<bool, TierFull> {
-        let existed = tier.get(now, &self.key).is_some_and(|found| found.value.is_some());
-        let full = match tier.write(now, self.hash, &self.key, None, Instant::NEVER) {
-            Ok(existed) => return Ok(existed),
-            Err(full) => full,
-        };
-        match self.key.get(..self.namespace_len) {
-            None | Some([]) => Err(full),
-            Some(namespace) => tier.clear_later(now, namespace).map(|()| existed),
-        }
     }
 
     fn count(&self, parts: &mut impl Parts, result: &Result<Answer, OperationError>) {

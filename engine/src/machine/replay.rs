@@ -15,6 +15,9 @@
 //! in the middle of or after it: what is not known to be taken stays in the journal and comes again. A success lets the next
 //! chunk go after a short pause, so that a recovery does not bury a server that has just come back; failures wait from 100 ms up
 //! to 10 s, unless [`Replay::kick`] says that Redis may be back: the breaker is on trial or has closed, or a connection serves.
+//!
+//! A lane whose connection before could not be fenced is left alone for a while ([`Lane::quiet_until`](super::Lane::quiet_until)): what
+//! it takes may be overtaken by what the server still has of the other. What it took meanwhile comes again, too.
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -31,7 +34,7 @@ use super::outcome::{Outcome, Refused};
 use super::slots::OpId;
 use super::sweep::{Sweep, is_refusal};
 use super::tier::Reconcile;
-use crate::policy::{Permit, Verdict};
+use crate::policy::{Backoff, Jitter, Permit, Verdict};
 use crate::resp::{Command, ErrorClass, Reply, millis};
 use crate::time::Instant;
 
@@ -42,9 +45,9 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// Between a success and the next chunk.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The wait after a first failure, and the longest.
-const RETRY: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+/// The waits after failures: jittered, since other processes have lost the same server.
+const RETRY: Backoff =
+    Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10), jitter: Jitter::Equal };
 
 /// For each key: set it if the server holds what was seen (`=`), nothing (`-`), or whatever it holds (`!`), and delete it
 /// otherwise. A value that is there already may be our own, set by a script whose answer was lost.
@@ -73,6 +76,7 @@ pub struct Replay {
     stage: Stage,
     not_before: Instant,
     failures: u32,
+    rng: fastrand::Rng,
     /// The most entries of the next chunk.
     most: usize,
     /// Until when nothing goes to a lane, each by its number; see [`Lane::quiet_until`](super::Lane::quiet_until).
@@ -113,15 +117,16 @@ impl Chunk {
 }
 
 impl Replay {
-    /// With nothing to do.
+    /// With nothing to do. `seed` is for jitter only.
     #[must_use]
-    pub fn new(reconcile: Reconcile, lanes: usize) -> Self {
+    pub fn new(reconcile: Reconcile, lanes: usize, seed: u64) -> Self {
         Self {
             reconcile,
             lanes,
             stage: Stage::Idle,
             not_before: Instant::EPOCH,
             failures: 0,
+            rng: fastrand::Rng::with_seed(seed),
             most: CHUNK,
             quiet: vec![Instant::EPOCH; lanes],
             scripts: true,
@@ -348,9 +353,9 @@ impl Replay {
     }
 
     fn wait(&mut self, now: Instant) {
-        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-        self.failures = self.failures.saturating_add(1).min(16);
-        self.not_before = now.saturating_add(RETRY.saturating_mul(factor).min(RETRY_MAX));
+        let delay = RETRY.delay(self.failures, Duration::ZERO, &mut self.rng);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now.saturating_add(delay);
     }
 
     const fn wants_script(&self) -> bool {

@@ -68,7 +68,7 @@ pub(crate) struct Op {
     /// Whether it may be sent again when nobody knows whether it was executed.
     pub(crate) idempotent: bool,
     /// Whether a server that refuses it may be well otherwise.
-    pub(crate) optional: bool,
+    pub(crate) may_be_denied: bool,
     pub(crate) permit: Permit,
     pub(crate) deadline: Instant,
     /// The size of its command on the wire.
@@ -86,7 +86,7 @@ impl Op {
     pub(crate) const fn new(command: &Command<'_>, permit: Permit, deadline: Instant, len: usize) -> Self {
         Self {
             idempotent: command.is_idempotent(),
-            optional: command.is_optional(),
+            may_be_denied: command.may_be_denied(),
             permit,
             deadline,
             len,

@@ -74,9 +74,9 @@ pub struct TierConfig {
     /// A mirror younger than this is not copied again by reads, so that hot keys stay cheap; default 1 s.
     pub mirror_refresh: Duration,
     /// Entries of the journal; default 10 000.
-    pub max_local_entries: usize,
+    pub max_journal_entries: usize,
     /// The bytes of their keys and values, and of the values that Redis held before; default 16 MiB.
-    pub max_local_bytes: u64,
+    pub max_journal_bytes: u64,
     /// What becomes of the journal when Redis is back; default [`Reconcile::Conditional`].
     pub reconcile: Reconcile,
 }
@@ -88,8 +88,8 @@ impl Default for TierConfig {
             max_bytes: 64 << 20,
             max_staleness: Duration::from_secs(5 * 60),
             mirror_refresh: Duration::from_secs(1),
-            max_local_entries: 10_000,
-            max_local_bytes: 16 << 20,
+            max_journal_entries: 10_000,
+            max_journal_bytes: 16 << 20,
             reconcile: Reconcile::Conditional,
         }
     }
@@ -103,8 +103,8 @@ impl TierConfig {
         Self {
             max_entries: self.max_entries.div_ceil(shards as usize),
             max_bytes: self.max_bytes.div_ceil(shards as u64),
-            max_local_entries: self.max_local_entries.div_ceil(shards as usize),
-            max_local_bytes: self.max_local_bytes.div_ceil(shards as u64),
+            max_journal_entries: self.max_journal_entries.div_ceil(shards as usize),
+            max_journal_bytes: self.max_journal_bytes.div_ceil(shards as u64),
             ..self
         }
     }
@@ -254,18 +254,50 @@ impl Tier {
         Some(Found { value: mirror.value.clone(), age: now.saturating_since(mirror.since) })
     }
 
-    /// Accepts a write (`None`: a delete) while Redis cannot be asked. The answer is whether the key had a value.
+    /// Accepts a value while Redis cannot be asked. The answer is whether the key had one.
     ///
     /// # Errors
     /// [`TierFull`]: the key's mirror is gone then, and an earlier write of it that was accepted still counts.
-    pub fn write(
+    pub fn accept_set(
         &mut self,
         now: Instant,
         hash: u64,
         key: &[u8],
-        value: Option<Bytes>,
+        value: Bytes,
         deadline: Instant,
     ) -> Result<bool, TierFull> {
+        let (existed, taken) = self.accept(now, hash, key, Change::Set(value, deadline));
+        taken.map(|()| existed)
+    }
+
+    /// Accepts a delete while Redis cannot be asked. The answer is whether the key had a value. Where there is no room for
+    /// it, all of the key's namespace is to go: its first `namespace_len` bytes.
+    ///
+    /// # Errors
+    /// As for [`Tier::accept_set`], where there is no namespace: a shared database is never wiped.
+    pub fn accept_delete(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: &[u8],
+        namespace_len: usize,
+    ) -> Result<bool, TierFull> {
+        let (existed, taken) = self.accept(now, hash, key, Change::Delete);
+        taken.or_else(|full| match key.get(..namespace_len) {
+            None | Some([]) => Err(full),
+            Some(namespace) => self.clear_later(now, namespace),
+        })?;
+        Ok(existed)
+    }
+
+    /// Takes a change into the journal, if there is room; and whether the key had a value.
+    fn accept(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: &[u8],
+        change: Change,
+    ) -> (bool, Result<(), TierFull>) {
         self.move_fence(hash);
         let before = match self.journal.get(key) {
             Some((change, _)) => Some(change.value(now).is_some()),
@@ -279,13 +311,16 @@ impl Tier {
             Some(Mirror { value: None, .. }) => Seen::Absent,
             Some(Mirror { value: Some(value), .. }) => Seen::Value(value),
         };
-        let change = value.map_or(Change::Delete, |value| Change::Set(value, deadline));
+        // Writes at large may have filled it over its bounds. What makes it no larger is taken all the same: else a delete
+        // of what it holds could not be.
+        let max_entries = self.config.max_journal_entries.max(self.journal.len());
+        let max_bytes = self.config.max_journal_bytes.max(self.journal.bytes());
         let (entries, bytes) = self.journal.size_with(key, &change, &seen);
-        if entries > self.config.max_local_entries || bytes > self.config.max_local_bytes {
-            return Err(TierFull);
+        if entries > max_entries || bytes > max_bytes {
+            return (existed, Err(TierFull));
         }
         self.journal.record(now, key, change, seen);
-        Ok(existed)
+        (existed, Ok(()))
     }
 
     /// Forgets every key that begins with `prefix`; the answer is how many had a value. Values in the journal become

@@ -133,8 +133,8 @@ pub enum Command<'a> {
         wire: &'a [u8],
         /// See [`Command::is_idempotent`].
         idempotent: bool,
-        /// See [`Command::is_optional`].
-        optional: bool,
+        /// See [`Command::may_be_denied`].
+        may_be_denied: bool,
         /// See [`Command::is_write`].
         writes: bool,
         /// See [`Command::write_key`].
@@ -245,10 +245,10 @@ impl Command<'_> {
 
     /// Whether a server that refuses it may be well otherwise: users that may read and write keys need not be allowed these.
     #[must_use]
-    pub const fn is_optional(&self) -> bool {
+    pub const fn may_be_denied(&self) -> bool {
         match self {
             Self::DelAll(_) | Self::Eval { .. } | Self::Scan { .. } | Self::Unlink(_) => true,
-            Self::Encoded { optional, .. } => *optional,
+            Self::Encoded { may_be_denied, .. } => *may_be_denied,
             _ => false,
         }
     }

@@ -116,7 +116,7 @@ setup! {
     /// Whether there is a fallback tier, and its bounds.
     tier = 1 or [1, 1, 0];
     max_entries = 10_000 or [1, 3];
-    max_local_entries = 10_000 or [0, 2];
+    max_journal_entries = 10_000 or [0, 2];
     max_staleness = 300_000 or [3000, 300];
     mirror_refresh = 1000 or [0, 100];
 
@@ -192,7 +192,7 @@ impl Setup {
 
     /// Whether there is room for a few entries only in the journal, if for any.
     pub(crate) const fn is_tier_small(&self) -> bool {
-        self.max_local_entries < 10
+        self.max_journal_entries < 10
     }
 
     /// How far back the time may be that an engine was told.
@@ -235,7 +235,7 @@ impl Setup {
         config.tier = (self.tier > 0).then(|| {
             let mut tier = TierConfig::default();
             tier.max_entries = self.max_entries as usize;
-            tier.max_local_entries = self.max_local_entries as usize;
+            tier.max_journal_entries = self.max_journal_entries as usize;
             tier.max_staleness = millis(self.max_staleness);
             tier.mirror_refresh = millis(self.mirror_refresh);
             tier

@@ -36,49 +36,52 @@ struct Setting {
     args: &'static [&'static str],
     /// What is said to the server before the checks.
     prepare: &'static [&'static str],
-    url: fn(&RedisServer) -> String,
+    way: Way,
     database: &'static str,
 }
 
-/// Its server has certificates of its own, and a second port.
-const TLS: &str = "TLS";
+enum Way {
+    Url(fn(&RedisServer) -> String),
+    /// Through TLS, to a server with a certificate of its own.
+    Tls,
+}
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "plain", args: &[], prepare: &[], url: |server| server.url(), database: "0" },
+    Setting { name: "plain", args: &[], prepare: &[], way: Way::Url(RedisServer::url), database: "0" },
     Setting {
         name: "password",
         args: &["--requirepass", "secret"],
         prepare: &[],
-        url: |server| format!("redis://:secret@127.0.0.1:{}", server.port()),
+        way: Way::Url(|server| format!("redis://:secret@127.0.0.1:{}", server.port())),
         database: "0",
     },
     Setting {
         name: "ACL user",
         args: &[],
         prepare: &["ACL", "SETUSER", "app", "on", ">p@ss", "~t*", "+@all"],
-        url: |server| format!("redis://app:p%40ss@127.0.0.1:{}", server.port()),
+        way: Way::Url(|server| format!("redis://app:p%40ss@127.0.0.1:{}", server.port())),
         database: "0",
     },
     Setting {
         name: "Unix socket",
         args: &[],
         prepare: &[],
-        url: |server| format!("redis+unix://{}?db=5", server.unix_socket().display()),
+        way: Way::Url(|server| format!("redis+unix://{}?db=5", server.unix_socket().display())),
         database: "5",
     },
     Setting {
         name: "RESP2 only",
         args: &["--rename-command", "HELLO", "", "--requirepass", "pw"],
         prepare: &[],
-        url: |server| format!("redis://:pw@127.0.0.1:{}/2", server.port()),
+        way: Way::Url(|server| format!("redis://:pw@127.0.0.1:{}/2", server.port())),
         database: "2",
     },
-    Setting { name: TLS, args: &[], prepare: &[], url: |server| server.url(), database: "0" },
+    Setting { name: "TLS", args: &[], prepare: &[], way: Way::Tls, database: "0" },
     Setting {
         name: "database",
         args: &[],
         prepare: &[],
-        url: |server| format!("redis://localhost:{}/7", server.port()),
+        way: Way::Url(|server| format!("redis://localhost:{}/7", server.port())),
         database: "7",
     },
 ];
@@ -159,16 +162,16 @@ fn main() -> ExitCode {
             continue;
         }
         let authority = Authority::new();
-        let (server, url) = match setting.name {
-            TLS => {
+        let (server, url) = match setting.way {
+            Way::Url(of) => {
+                let server = RedisServer::builder().args(setting.args).start();
+                let url = of(&server);
+                (server, url)
+            }
+            Way::Tls => {
                 let server = authority.serve(&authority.issue("127.0.0.1"), false, setting.args);
                 let url = format!("{}?tls_ca_file={}", server.url(), authority.ca_file().display());
                 (server.redis, url)
-            }
-            _ => {
-                let server = RedisServer::builder().args(setting.args).start();
-                let url = (setting.url)(&server);
-                (server, url)
             }
         };
         let server = Arc::new(server);

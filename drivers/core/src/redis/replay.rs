@@ -19,7 +19,7 @@ pub(super) struct ReplayTask<R: Runtime> {
 
 impl<R: Runtime> ReplayTask<R> {
     pub(super) fn new(shared: Arc<Shared>, runtime: &R, reconcile: Reconcile) -> Self {
-        let replay = Replay::new(reconcile, shared.lanes());
+        let replay = Replay::new(reconcile, shared.lanes(), runtime.seed());
         Self { shared, replay, timer: runtime.timer() }
     }
 }

@@ -17,8 +17,9 @@
 //! **No key, value, password or user name**, of callers or of the server. Each is replaced by its length and a hash under a key that
 //! is not in the recording, and becomes made-up letters of that length when it is replayed. So frames have the sizes that they had,
 //! what was equal stays equal, and a guess cannot be tried. The server's errors keep the words that the engine understands, and its
-//! answer to `CLIENT INFO` the number of the connection. What stays as it was: names of commands, numbers (times to live, cursors, counts), the number of the database, times and sizes. The
-//! hashes of outputs are of the replaced text.
+//! answer to `CLIENT INFO` the number of the connection, and of our address the punctuation and the zeros. What stays as it was:
+//! names of commands, numbers (times to live, cursors, counts), the number of the database, times and sizes. The hashes of outputs
+//! are of the replaced text.
 //!
 //! # From the beginning, up to a bound
 //!
@@ -97,7 +98,7 @@ impl Recorder {
         step::Command {
             wire: self.redaction.command(command),
             idempotent: command.is_idempotent(),
-            optional: command.is_optional(),
+            may_be_denied: command.may_be_denied(),
             writes: command.is_write(),
             keyed: command.write_key().is_some(),
         }

@@ -252,8 +252,14 @@ fn key_of(command: &step::Command) -> Option<Bytes> {
 }
 
 fn encoded<'a>(command: &step::Command, wire: &'a [u8], key: &'a [u8]) -> Command<'a> {
-    let step::Command { idempotent, optional, writes, keyed, .. } = *command;
-    Command::Encoded { wire, idempotent, optional, writes, key: keyed.then_some(Key { namespace: b"", key }) }
+    let step::Command { idempotent, may_be_denied, writes, keyed, .. } = *command;
+    Command::Encoded {
+        wire,
+        idempotent,
+        may_be_denied,
+        writes,
+        key: keyed.then_some(Key { namespace: b"", key }),
+    }
 }
 
 impl fmt::Display for Input {

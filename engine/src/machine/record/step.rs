@@ -17,7 +17,7 @@ pub(super) type Text = (Vec<u8>, u32, u64);
 pub(crate) struct Command {
     pub(super) wire: Vec<Text>,
     pub(super) idempotent: bool,
-    pub(super) optional: bool,
+    pub(super) may_be_denied: bool,
     pub(super) writes: bool,
     /// Whether it is a write that names its key: its first word of a caller.
     pub(super) keyed: bool,
@@ -113,13 +113,13 @@ pub(super) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Option<T> {
 
 impl serde::Serialize for Command {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.idempotent, self.optional, self.writes, self.keyed, &self.wire).serialize(serializer)
+        (self.idempotent, self.may_be_denied, self.writes, self.keyed, &self.wire).serialize(serializer)
     }
 }
 
 impl<'de> serde::Deserialize<'de> for Command {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (idempotent, optional, writes, keyed, wire) = serde::Deserialize::deserialize(deserializer)?;
-        Ok(Self { wire, idempotent, optional, writes, keyed })
+        let (idempotent, may_be_denied, writes, keyed, wire) = serde::Deserialize::deserialize(deserializer)?;
+        Ok(Self { wire, idempotent, may_be_denied, writes, keyed })
     }
 }

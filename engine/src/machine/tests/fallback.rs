@@ -193,7 +193,7 @@ fn a_mirror_is_as_old_as_the_answer_it_was_made_of() {
 #[test]
 fn a_full_tier_refuses_and_says_so() {
     let mut world = World::connected(|config| {
-        config.tier.as_mut().expect("on by default").max_local_entries = 1;
+        config.tier.as_mut().expect("on by default").max_journal_entries = 1;
     });
     take_away(&mut world);
     let set = |value: &'static str| Request::Set { value: value.into(), ttl: None };

@@ -314,7 +314,7 @@ fn a_sweep_that_is_refused_is_given_up() {
 #[test]
 fn a_delete_without_room_clears_the_namespace() {
     let small = |config: &mut EngineConfig| {
-        config.tier.as_mut().expect("on by default").max_local_entries = 2;
+        config.tier.as_mut().expect("on by default").max_journal_entries = 2;
     };
     let mut world = World::connected(small);
     take_away(&mut world);

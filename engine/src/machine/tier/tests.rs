@@ -27,11 +27,11 @@ impl Tier {
 
     fn set(&mut self, now: Instant, key: &str, value: &str) -> Result<bool, TierFull> {
         let value = Bytes::copy_from_slice(value.as_bytes());
-        self.write(now, HASH, key.as_bytes(), Some(value), Instant::NEVER)
+        self.accept_set(now, HASH, key.as_bytes(), value, Instant::NEVER)
     }
 
     fn delete(&mut self, now: Instant, key: &str) -> Result<bool, TierFull> {
-        self.write(now, HASH, key.as_bytes(), None, Instant::NEVER)
+        self.accept_delete(now, HASH, key.as_bytes(), 0)
     }
 }
 
@@ -131,7 +131,7 @@ fn mirrors_are_bounded_by_entries_and_bytes() {
 
 #[test]
 fn locals_are_refused_over_a_bound_and_never_evicted() {
-    let mut tier = tier(|config| (config.max_local_entries, config.max_local_bytes) = (2, 10));
+    let mut tier = tier(|config| (config.max_journal_entries, config.max_journal_bytes) = (2, 10));
     tier.read(at(1), "c", Some("mirror"));
     assert_eq!(tier.set(at(1), "a", "1"), Ok(false));
     assert_eq!(tier.set(at(1), "b", "1"), Ok(false));
@@ -145,11 +145,22 @@ fn locals_are_refused_over_a_bound_and_never_evicted() {
     assert_eq!((tier.value(at(1), "a"), tier.size()), (known("1"), (2, 3)));
 }
 
+/// Shrunk by the simulator, seed 5005132: the delete became a clear, and the value that it was about still answered.
+#[test]
+fn regression_what_is_over_its_bounds_can_still_be_deleted() {
+    let mut tier = tier(|config| config.max_journal_entries = 1);
+    tier.set(at(1), "a", "v").expect("there is room");
+    tier.write_at_large(at(2), HASH, b"b");
+    assert_eq!(tier.set(at(3), "c", "v"), Err(TierFull));
+    assert_eq!(tier.accept_delete(at(3), HASH, b"a", 1), Ok(true));
+    assert_eq!((tier.value(at(3), "a"), tier.journalled(), tier.clears()), (Some(None), 2, 0));
+}
+
 /// Redis may hold an older value: an expired set still has to delete that.
 #[test]
 fn an_expired_write_is_a_delete_and_takes_room() {
-    let mut tier = tier(|config| config.max_local_entries = 1);
-    tier.write(at(1), HASH, b"k", Some("v".into()), at(50)).expect("there is room");
+    let mut tier = tier(|config| config.max_journal_entries = 1);
+    tier.accept_set(at(1), HASH, b"k", "v".into(), at(50)).expect("there is room");
     assert_eq!(tier.value(at(49), "k"), known("v"));
     assert_eq!(tier.value(at(50), "k"), Some(None));
     assert_eq!(tier.set(at(60), "other", "v"), Err(TierFull));
@@ -305,7 +316,7 @@ fn shards_together_hold_what_was_configured() {
     assert_eq!(config.divided(1), config);
     assert_eq!(config.divided(0), config);
     let divided = config.divided(16);
-    assert_eq!((divided.max_entries, divided.max_local_entries), (625, 625));
-    assert_eq!((divided.max_bytes, divided.max_local_bytes), (4 << 20, 1 << 20));
+    assert_eq!((divided.max_entries, divided.max_journal_entries), (625, 625));
+    assert_eq!((divided.max_bytes, divided.max_journal_bytes), (4 << 20, 1 << 20));
     assert_eq!(divided.max_staleness, config.max_staleness);
 }
