@@ -1,5 +1,7 @@
 //! Recordings: what an engine was told, told again to another one, has the same result.
 
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use larder::Cache;
@@ -59,6 +61,29 @@ fn a_changed_byte_is_found() {
     assert_eq!((difference.lane, difference.step), (1, recording.lanes[1].count() - 1));
     bytes.pop();
     assert!(matches!(Recording::from_bytes(&bytes), Err(BadRecording::Damaged { lane: 1, .. })));
+}
+
+/// As somebody would who was sent a file.
+#[test]
+fn the_command_replays_a_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("driver.recording");
+    let replay = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("a file");
+        let output = Command::new(env!("CARGO_BIN_EXE_larder-sim")).arg("replay").arg(&file).output();
+        let output = output.expect("it runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), format!("{out}{err}"))
+    };
+    let mut bytes = recorded(1 << 20).to_bytes();
+    let (code, said) = replay(&bytes);
+    assert!(code == Some(0) && said.contains("lane 1: ") && said.contains("had the same result"), "{said}");
+    *bytes.last_mut().expect("steps") ^= 1;
+    let (code, said) = replay(&bytes);
+    assert!(code == Some(1) && said.contains("had another result"), "{said}");
+    bytes.truncate(40);
+    let (code, said) = replay(&bytes);
+    assert!(code == Some(2) && said.contains("driver.recording"), "{said}");
 }
 
 #[test]
