@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::encode::{array_len, bulk_len, decimal_len, put_array, put_bulk, put_joined, put_number};
+use super::pieces::{Length, Marked, Wire};
 
 /// A key and the namespace it lives in. On the wire it is `namespace:key`, or the key alone where the namespace is
 /// empty.
@@ -35,6 +35,9 @@ impl Key<'_> {
         self.len() == 0
     }
 }
+
+/// More than a `GET` or `SET` has around its key and its value.
+const FRAMING: usize = 128;
 
 /// One command, borrowed from its caller. All of them may be sent again when their fate is unknown, see
 /// [`Command::is_idempotent`].
@@ -145,57 +148,37 @@ pub enum Command<'a> {
 impl Command<'_> {
     /// Appends the command to `out`, whole. Allocates nothing but the growth of `out`, once.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.reserve(self.encoded_len());
-        self.pieces(|piece| match piece {
-            Piece::Framed(bytes) => out.extend_from_slice(bytes),
-            Piece::Array(count) => put_array(out, count),
-            Piece::Text(text) => put_bulk(out, text),
-            Piece::Key(Key { namespace: [], key }) => put_bulk(out, key),
-            Piece::Key(Key { namespace, key }) => put_joined(out, namespace, key),
-            Piece::Number(number) => put_number(out, number),
-        });
+        // Nearly all are one of these two: as little as if written for them alone, without counting piece by piece how much
+        // room it takes.
+        match *self {
+            Self::Get(key) => {
+                out.reserve(FRAMING + key.len());
+                Self::Get(key).pieces(&mut Wire(out));
+            }
+            Self::Set { key, value, ttl } => {
+                out.reserve(FRAMING + key.len() + value.len());
+                Self::Set { key, value, ttl }.pieces(&mut Wire(out));
+            }
+            _ => {
+                out.reserve(self.encoded_len());
+                self.pieces(&mut Wire(out));
+            }
+        }
     }
 
     /// The command as [`Command::encode`] has it, and where in it keys, values and other words of callers are.
     pub(crate) fn encode_marked(&self) -> (Vec<u8>, Vec<Range<usize>>) {
-        let (mut out, mut marks) = (Vec::new(), Vec::new());
-        let mark = |out: &Vec<u8>, len: usize| {
-            let end = out.len().saturating_sub(2); // The line end behind it.
-            end.saturating_sub(len)..end
-        };
-        self.pieces(|piece| match piece {
-            Piece::Framed(bytes) => out.extend_from_slice(bytes),
-            Piece::Array(count) => put_array(&mut out, count),
-            Piece::Number(number) => put_number(&mut out, number),
-            Piece::Text(text) => {
-                put_bulk(&mut out, text);
-                marks.push(mark(&out, text.len()));
-            }
-            Piece::Key(key) => {
-                match key.namespace {
-                    [] => put_bulk(&mut out, key.key),
-                    namespace => put_joined(&mut out, namespace, key.key),
-                }
-                marks.push(mark(&out, key.len()));
-            }
-        });
-        (out, marks)
+        let mut marked = Marked::default();
+        self.pieces(&mut marked);
+        (marked.wire, marked.marks)
     }
 
     /// How many bytes [`Command::encode`] appends, exactly. Costs no look at keys and values.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        let mut length = 0;
-        self.pieces(|piece| {
-            length += match piece {
-                Piece::Framed(bytes) => bytes.len(),
-                Piece::Array(count) => array_len(count),
-                Piece::Text(text) => bulk_len(text.len()),
-                Piece::Key(key) => bulk_len(key.len()),
-                Piece::Number(number) => bulk_len(decimal_len(number)),
-            };
-        });
-        length
+        let mut length = Length::default();
+        self.pieces(&mut length);
+        length.0
     }
 
     /// Whether executing the command twice leaves the server as executing it once does. True of every command so far;
@@ -276,128 +259,6 @@ impl Command<'_> {
             Self::Encoded { .. } => "a recorded command",
         }
     }
-
-    /// What the command looks like on the wire, piece by piece: the one place that knows.
-    fn pieces<'a>(&'a self, mut show: impl FnMut(Piece<'a>)) {
-        use Piece::{Array, Framed, Number, Text};
-
-        match *self {
-            Self::Get(key) => {
-                show(Framed(b"*2\r\n$3\r\nGET\r\n"));
-                show(Piece::Key(key));
-            }
-            Self::Set { key, value, ttl: None } => {
-                show(Framed(b"*3\r\n$3\r\nSET\r\n"));
-                show(Piece::Key(key));
-                show(Text(value));
-            }
-            Self::Set { key, value, ttl: Some(ttl) } => {
-                show(Framed(b"*5\r\n$3\r\nSET\r\n"));
-                show(Piece::Key(key));
-                show(Text(value));
-                show(Framed(b"$2\r\nPX\r\n"));
-                show(Number(millis(ttl)));
-            }
-            Self::Del(key) => {
-                show(Framed(b"*2\r\n$3\r\nDEL\r\n"));
-                show(Piece::Key(key));
-            }
-            Self::Exists(key) => {
-                show(Framed(b"*2\r\n$6\r\nEXISTS\r\n"));
-                show(Piece::Key(key));
-            }
-            Self::Unlink(keys) => {
-                show(Array(1 + keys.len()));
-                show(Framed(b"$6\r\nUNLINK\r\n"));
-                keys.iter().for_each(|key| show(Text(key)));
-            }
-            Self::DelAll(keys) => {
-                show(Array(1 + keys.len()));
-                show(Framed(b"$3\r\nDEL\r\n"));
-                keys.iter().for_each(|key| show(Text(key)));
-            }
-            Self::Eval { script, keys, args } => {
-                show(Array(3 + keys.len() + args.len()));
-                show(Framed(b"$4\r\nEVAL\r\n"));
-                show(Text(script));
-                show(Number(keys.len() as u64));
-                keys.iter().chain(args).for_each(|text| show(Text(text)));
-            }
-            Self::Scan { cursor, pattern, count } => {
-                show(Framed(b"*6\r\n$4\r\nSCAN\r\n"));
-                show(Number(cursor));
-                show(Framed(b"$5\r\nMATCH\r\n"));
-                show(Text(pattern));
-                show(Framed(b"$5\r\nCOUNT\r\n"));
-                show(Number(u64::from(count)));
-            }
-            Self::Info([]) => show(Framed(b"*1\r\n$4\r\nINFO\r\n")),
-            Self::Info(section) => {
-                show(Framed(b"*2\r\n$4\r\nINFO\r\n"));
-                show(Text(section));
-            }
-            Self::Ping => show(Framed(b"*1\r\n$4\r\nPING\r\n")),
-            Self::Hello { version, auth, client_name } => {
-                show(Array(
-                    2 + if auth.is_some() { 3 } else { 0 } + if client_name.is_some() { 2 } else { 0 },
-                ));
-                show(Framed(b"$5\r\nHELLO\r\n"));
-                show(Number(u64::from(version)));
-                if let Some((username, password)) = auth {
-                    show(Framed(b"$4\r\nAUTH\r\n"));
-                    show(Text(username));
-                    show(Text(password));
-                }
-                if let Some(name) = client_name {
-                    show(Framed(b"$7\r\nSETNAME\r\n"));
-                    show(Text(name));
-                }
-            }
-            Self::Auth { username: None, password } => {
-                show(Framed(b"*2\r\n$4\r\nAUTH\r\n"));
-                show(Text(password));
-            }
-            Self::Auth { username: Some(username), password } => {
-                show(Framed(b"*3\r\n$4\r\nAUTH\r\n"));
-                show(Text(username));
-                show(Text(password));
-            }
-            Self::Select(database) => {
-                show(Framed(b"*2\r\n$6\r\nSELECT\r\n"));
-                show(Number(u64::from(database)));
-            }
-            Self::ClientSetName(name) => {
-                show(Framed(b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n"));
-                show(Text(name));
-            }
-            Self::ClientSetInfo { attribute, value } => {
-                show(Framed(b"*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n"));
-                show(Text(attribute));
-                show(Text(value));
-            }
-            Self::ClientInfo => show(Framed(b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n")),
-            Self::ClientKill { id, addr } => {
-                show(Framed(b"*6\r\n$6\r\nCLIENT\r\n$4\r\nKILL\r\n$2\r\nID\r\n"));
-                show(Number(id));
-                show(Framed(b"$4\r\nADDR\r\n"));
-                show(Text(addr));
-            }
-            Self::Encoded { wire, .. } => show(Framed(wire)),
-        }
-    }
-}
-
-enum Piece<'a> {
-    /// Bytes as they go out.
-    Framed(&'a [u8]),
-    /// The head of an array of so many bulk strings.
-    Array(usize),
-    /// A bulk string.
-    Text(&'a [u8]),
-    /// The bulk string of a key.
-    Key(Key<'a>),
-    /// The bulk string of a decimal number.
-    Number(u64),
 }
 
 /// Whole milliseconds, rounded up: a value must not expire early, and Redis refuses `PX 0`. Capped where Redis adds
@@ -620,6 +481,10 @@ mod tests {
         let value = vec![0; 100_000];
         let command = Command::Set { key: KEY, value: &value, ttl: Some(Duration::MAX) };
         // Growing step by step doubles the capacity on the way.
+        let length = command.encoded_len();
+        assert!((length..length + FRAMING).contains(&encoded(&command).capacity()));
+        let keys = [Bytes::from(value)];
+        let command = Command::Unlink(&keys);
         assert_eq!(encoded(&command).capacity(), command.encoded_len());
     }
 

@@ -24,6 +24,7 @@ mod command;
 mod decode;
 mod encode;
 mod error;
+mod pieces;
 mod reply;
 mod scan;
 mod shortcut;
