@@ -265,8 +265,12 @@ mod tests {
 
     #[test]
     fn attributes_are_dropped_before_any_reply() {
-        let attributes =
-            ["|0\r\n", "|1\r\n+ttl\r\n:3600\r\n", "|1\r\n*1\r\n+a\r\n|1\r\n_\r\n~0\r\n%1\r\n_\r\n_\r\n"];
+        let attributes = [
+            "|0\r\n",
+            "|1\r\n$3\r\nttl\r\n$4\r\n3600\r\n",
+            "|1\r\n+ttl\r\n:3600\r\n",
+            "|1\r\n*1\r\n+a\r\n|1\r\n_\r\n~0\r\n%1\r\n_\r\n_\r\n",
+        ];
         let replies = [
             "+OK\r\n",
             "-ERR\r\n",
