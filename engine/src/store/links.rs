@@ -49,6 +49,16 @@ impl Links {
         next.checked_sub(self.heads)
     }
 
+    /// The id before `id` in its list, unless `id` is the first (or in no list).
+    pub(super) fn before(&self, id: u32) -> Option<u32> {
+        let cell = self.heads + id;
+        let prev = self.link(cell).prev;
+        if prev == cell {
+            return None;
+        }
+        prev.checked_sub(self.heads)
+    }
+
     /// The ids of the list from front to back.
     pub(super) fn iter(&self, head: u32) -> impl Iterator<Item = u32> {
         core::iter::successors(self.front(head), |&id| self.after(id))
@@ -81,10 +91,42 @@ impl Links {
     pub(super) fn unlink(&mut self, id: u32) -> Option<u32> {
         let cell = self.heads + id;
         let Link { prev, next } = self.link(cell);
+        if prev == cell {
+            return None;
+        }
         self.set_next(prev, next);
         self.set_prev(next, prev);
         self.set(cell, Link { prev: cell, next: cell });
         (prev == next && prev < self.heads).then_some(prev)
+    }
+
+    /// Makes `id`, which is in `head`'s list, the first of it.
+    pub(super) fn move_front(&mut self, head: u32, id: u32) {
+        let cell = self.heads + id;
+        let (Link { prev, next }, first) = (self.link(cell), self.link(head).next);
+        if first == cell {
+            return;
+        }
+        self.set_next(prev, next);
+        self.set_prev(next, prev);
+        self.set(cell, Link { prev: head, next: first });
+        self.set_prev(first, cell);
+        self.set_next(head, cell);
+    }
+
+    /// Makes all that follows `id` in `head`'s list go before the rest of it, in the same order: `id` is the last then.
+    pub(super) fn rotate_to_back(&mut self, head: u32, id: u32) {
+        let cell = self.heads + id;
+        let (Link { prev: last, next: first }, Link { next: after, .. }) = (self.link(head), self.link(cell));
+        if last == cell {
+            return;
+        }
+        // The head moves from between last and first to behind the cell.
+        self.set_next(last, first);
+        self.set_prev(first, last);
+        self.set(head, Link { prev: cell, next: after });
+        self.set_next(cell, head);
+        self.set_prev(after, head);
     }
 
     /// Moves the whole of `from`'s list to `to`'s, which must be empty. Constant time.

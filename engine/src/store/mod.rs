@@ -336,7 +336,7 @@ impl<K, V, S> Store<K, V, S> {
 
     /// Removes at least one entry, unless there is none: what has expired, or else what the policy says.
     fn make_room(&mut self, bound: Bound) -> bool {
-        if self.sweep(self.now, STEPS_PER_INSERT) > 0 {
+        if !self.wheel.is_idle(self.now) && self.sweep(self.now, STEPS_PER_INSERT) > 0 {
             return true;
         }
         let hash_of = |id| self.slab.get(id).map_or(0, |entry| entry.hash);
@@ -485,8 +485,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Option<V>, TooLarge> {
-        self.sweep(now, STEPS_PER_INSERT);
-        let now = self.now;
+        let now = self.advance(now);
+        if !self.wheel.is_idle(now) {
+            self.sweep(now, STEPS_PER_INSERT);
+        }
         let old = self.find_live(now, hash, &key);
         let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
         if bytes > limit {
@@ -552,8 +554,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let id = self.find(hash, key)?;
-        if self.slab.get(id)?.is_over(now) {
+        let mut is_over = false;
+        let is_it = |&id: &u32| {
+            self.slab.get(id).is_some_and(|entry| {
+                is_over = entry.is_over(now);
+                key.equivalent(&entry.key)
+            })
+        };
+        let id = self.index.find(hash, is_it).copied()?;
+        if is_over {
             self.expire(id);
             return None;
         }
