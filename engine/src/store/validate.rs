@@ -17,6 +17,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
             entries += 1;
             timed += usize::from(!entry.deadline.is_never());
             bytes += entry.bytes;
+            let latest = self.idle.as_ref().map_or(entry.deadline, |idle| idle.end_of(id));
+            assert!(entry.deadline <= latest, "uses move a deadline no further than its end");
         }
         assert_eq!(entries, self.index.len(), "every indexed entry is in the order of use");
         self.slab.validate(entries);

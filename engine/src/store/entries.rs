@@ -1,0 +1,166 @@
+//! What becomes of entries: in, changed, out, with every structure kept in step.
+
+use super::policy::Order;
+use super::slab::{Entry, is_over};
+use super::{Removal, RemovalCause, STEPS_PER_INSERT, Store};
+use crate::Instant;
+use hashbrown::Equivalent;
+
+/// Which bound an eviction is for.
+#[derive(Clone, Copy)]
+enum Bound {
+    Entries,
+    Bytes,
+}
+
+impl<K, V, S> Store<K, V, S> {
+    pub(super) fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let is_it = |&id: &u32| self.slab.get(id).is_some_and(|entry| key.equivalent(&entry.key));
+        self.index.find(hash, is_it).copied()
+    }
+
+    /// The id of `key`'s entry. Where that is over, it goes, and there is none.
+    pub(super) fn find_live<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let id = self.find(hash, key)?;
+        if self.slab.get(id)?.is_over(now) {
+            self.expire(id);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// A value that cannot be held: what it was to replace is no longer current.
+    pub(super) fn refuse(&mut self, old: Option<u32>) {
+        self.stats.refused += 1;
+        if let Some(id) = old {
+            self.stats.removals += 1;
+            self.end(id, RemovalCause::Removed);
+        }
+    }
+
+    /// Takes a new entry in, which weighs nothing yet.
+    pub(super) fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
+        self.stats.inserts += 1;
+        let (hash, end) = (entry.hash, entry.deadline);
+        if is_over(self.deadline(end), self.now) {
+            self.stats.expired += 1;
+            return self.report(entry, RemovalCause::Expired);
+        }
+        if self.capacity == 0 {
+            self.stats.evicted_for_entries += 1;
+            return self.report(entry, RemovalCause::Evicted);
+        }
+        while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
+        let id = self.slab.insert(entry);
+        self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        self.set_deadline(id, end);
+        self.weigh(id, bytes);
+    }
+
+    pub(super) fn overwrite(&mut self, id: u32, value: V, bytes: u64, deadline: Instant) -> Option<V> {
+        self.stats.updates += 1;
+        let entry = self.slab.get_mut(id)?;
+        let previous = core::mem::replace(&mut entry.value, value);
+        self.bytes -= core::mem::take(&mut entry.bytes);
+        self.order.touch(id);
+        if self.set_deadline(id, deadline) {
+            self.weigh(id, bytes);
+        }
+        Some(previous)
+    }
+
+    /// When an entry is over that is used now and ends at `end` at the latest.
+    fn deadline(&self, end: Instant) -> Instant {
+        self.idle.as_ref().map_or(end, |idle| idle.deadline(end, self.now))
+    }
+
+    /// The entry is used, and ends at `end` at the latest. Whether it is still there then.
+    pub(super) fn set_deadline(&mut self, id: u32, end: Instant) -> bool {
+        let deadline = self.deadline(end);
+        if is_over(deadline, self.now) {
+            self.expire(id);
+            return false;
+        }
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.deadline = deadline;
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.set_end(id, end);
+        }
+        self.wheel.schedule(id, deadline);
+        true
+    }
+
+    /// Time goes forward only.
+    pub(super) fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Takes the entry out of every structure.
+    pub(super) fn detach(&mut self, id: u32) -> Option<Entry<K, V>> {
+        let entry = self.slab.remove(id)?;
+        if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
+            slot.remove();
+        }
+        self.order.remove(id);
+        self.wheel.cancel(id);
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+
+    /// Takes the entry out, for whoever wants to know.
+    pub(super) fn end(&mut self, id: u32, cause: RemovalCause) {
+        if let Some(entry) = self.detach(id) {
+            self.report(entry, cause);
+        }
+    }
+
+    fn report(&mut self, entry: Entry<K, V>, cause: RemovalCause) {
+        if let Some(removals) = &mut self.removals {
+            removals.push(Removal { key: entry.key, value: entry.value, cause });
+        }
+    }
+
+    /// The entry has ended by its deadline.
+    pub(super) fn expire(&mut self, id: u32) {
+        self.stats.expired += 1;
+        self.end(id, RemovalCause::Expired);
+    }
+
+    /// Removes at least one entry, unless there is none: what has expired, or else what the policy says.
+    fn make_room(&mut self, bound: Bound) -> bool {
+        if self.sweep(self.now, STEPS_PER_INSERT) > 0 {
+            return true;
+        }
+        let hash_of = |id| self.slab.get(id).map_or(0, |entry| entry.hash);
+        let Some(id) = self.order.victim(hash_of) else { return false };
+        let Some(entry) = self.detach(id) else { return false };
+        self.steps += 1;
+        // The wheel knows whole ticks only; the victim may have expired within the current one.
+        let (counter, cause) = match bound {
+            _ if entry.is_over(self.now) => (&mut self.stats.expired, RemovalCause::Expired),
+            Bound::Entries => (&mut self.stats.evicted_for_entries, RemovalCause::Evicted),
+            Bound::Bytes => (&mut self.stats.evicted_for_bytes, RemovalCause::Evicted),
+        };
+        *counter += 1;
+        self.report(entry, cause);
+        true
+    }
+
+    /// Gives the entry, which weighs nothing so far and was used last, its weight, and makes room for it.
+    fn weigh(&mut self, id: u32, bytes: u64) {
+        while self.config.max_bytes - self.bytes < bytes && self.make_room(Bound::Bytes) {}
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.bytes = bytes;
+            self.bytes += bytes;
+        }
+    }
+}
