@@ -2,7 +2,7 @@
 
 use super::policy::Order;
 use super::slab::{Entry, is_over};
-use super::{Removal, RemovalCause, STEPS_PER_INSERT, Store};
+use super::{EntryRef, Removal, RemovalCause, STEPS_PER_INSERT, Store};
 use crate::Instant;
 use hashbrown::Equivalent;
 
@@ -14,6 +14,12 @@ enum Bound {
 }
 
 impl<K, V, S> Store<K, V, S> {
+    /// What is shown of the entry.
+    pub(super) fn entry(&self, id: u32) -> Option<EntryRef<'_, K, V>> {
+        let Entry { key, value, deadline, .. } = self.slab.get(id)?;
+        Some(EntryRef { key, value, bytes: self.weights.get(id), deadline: *deadline })
+    }
+
     pub(super) fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
     where
         Q: Equivalent<K> + ?Sized,
@@ -44,7 +50,7 @@ impl<K, V, S> Store<K, V, S> {
         }
     }
 
-    /// Takes a new entry in, which weighs nothing yet.
+    /// Takes a new entry in, and makes room for it before.
     pub(super) fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
         self.stats.inserts += 1;
         let (hash, end) = (entry.hash, entry.deadline);
@@ -57,21 +63,29 @@ impl<K, V, S> Store<K, V, S> {
             return self.report(entry, RemovalCause::Evicted);
         }
         while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
+        self.make_bytes(bytes);
         let id = self.slab.insert(entry);
         self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
         self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
         self.set_deadline(id, end);
         self.weigh(id, bytes);
+        self.bytes += bytes;
     }
 
     pub(super) fn overwrite(&mut self, id: u32, value: V, bytes: u64, deadline: Instant) -> Option<V> {
         self.stats.updates += 1;
         let entry = self.slab.get_mut(id)?;
         let previous = core::mem::replace(&mut entry.value, value);
-        self.bytes -= core::mem::take(&mut entry.bytes);
         self.order.touch(id);
-        if self.set_deadline(id, deadline) {
+        if !self.set_deadline(id, deadline) {
+            return Some(previous);
+        }
+        let weight = self.weights.get(id);
+        self.make_bytes(bytes.saturating_sub(weight));
+        // Under another policy than LRU it may have been its own victim.
+        if self.slab.get(id).is_some() {
             self.weigh(id, bytes);
+            self.bytes = self.bytes - weight + bytes;
         }
         Some(previous)
     }
@@ -112,7 +126,7 @@ impl<K, V, S> Store<K, V, S> {
         }
         self.order.remove(id);
         self.wheel.cancel(id);
-        self.bytes -= entry.bytes;
+        self.bytes -= self.weights.get(id);
         Some(entry)
     }
 
@@ -155,12 +169,12 @@ impl<K, V, S> Store<K, V, S> {
         true
     }
 
-    /// Gives the entry, which weighs nothing so far and was used last, its weight, and makes room for it.
-    fn weigh(&mut self, id: u32, bytes: u64) {
+    /// Evicts until there is room for so many bytes more, which are no more than there can be.
+    fn make_bytes(&mut self, bytes: u64) {
         while self.config.max_bytes - self.bytes < bytes && self.make_room(Bound::Bytes) {}
-        if let Some(entry) = self.slab.get_mut(id) {
-            entry.bytes = bytes;
-            self.bytes += bytes;
-        }
+    }
+
+    fn weigh(&mut self, id: u32, bytes: u64) {
+        self.weights.set(id, bytes, self.len() > 1);
     }
 }

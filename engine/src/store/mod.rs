@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!   key ──hash──▶ index: HashTable<u32> ──id──▶ slab: [ entry | hole | entry | entry | … ]
-//!                                                       hash, deadline, bytes, key, value
+//!                                                       hash, deadline, key, value
 //!
 //!   lru:    head ⇄ 7 ⇄ 2 ⇄ 9 ⇄ 4 ⇄ head              every id, the most recently used first
 //!   wheel:  bucket 17 ⇄ 2 ⇄ bucket 17                  ids with a deadline, by the time they fall due
@@ -32,7 +32,8 @@
 //!
 //! Keys and values live once, in the slab. Everything else speaks of them by `u32` ids: the index, the order of use,
 //! and the hierarchical timer wheel of Varghese and Lauck (1987). The lists of the last two are links in arrays of
-//! their own, so that each is a structure over ids that can be read and tested alone.
+//! their own, so that each is a structure over ids that can be read and tested alone; so are the weights, and what a time
+//! to idle remembers.
 //!
 //! Values are kept as they are given. A `Bytes` that is a slice of a read buffer would keep the whole buffer alive:
 //! copy it first.
@@ -81,6 +82,7 @@ mod removal;
 mod slab;
 mod stats;
 mod validate;
+mod weights;
 mod wheel;
 
 #[cfg(test)]
@@ -100,16 +102,19 @@ use links::Links;
 pub use policy::Policy;
 use policy::{Order, Ordering};
 pub use removal::{Removal, RemovalCause};
-use slab::{Entry, Slab};
+use slab::{Entry, Slab, is_over};
 pub use stats::StoreStats;
+use weights::Weights;
 use wheel::Wheel;
 
-/// Bytes that the store spends per entry beyond the key and the value, 48: 24 in the slab (hash, deadline, weight), 8
-/// in the order of use, 8 in the timer wheel, and about 8 in the index (5 per bucket, of which 7/16 to 7/8 are used).
+/// Bytes that the store spends per entry beyond the key and the value at most, 48: 16 in the slab (hash, deadline), 8 for
+/// the weight, 8 in the order of use, 8 in the timer wheel, and about 8 in the index (5 per bucket, of which 7/16 to 7/8
+/// are used).
 ///
-/// The wheel's 8 are spent only where deadlines are used, and its buckets add 4 KiB per store then. A time to idle costs
-/// 8 more.
-pub const ENTRY_OVERHEAD: u64 = (Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
+/// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
+/// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 12 to 20.
+pub const ENTRY_OVERHEAD: u64 =
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -123,12 +128,6 @@ pub struct EntryRef<'a, K, V> {
     /// When the entry ends, unless it is used before where there is a time to idle; [`Instant::NEVER`] where it does
     /// not.
     pub deadline: Instant,
-}
-
-impl<'a, K, V> EntryRef<'a, K, V> {
-    fn of(entry: &'a Entry<K, V>) -> Self {
-        Self { key: &entry.key, value: &entry.value, bytes: entry.bytes, deadline: entry.deadline }
-    }
 }
 
 /// Ids that fit the links, next to the heads of the wheel.
@@ -147,6 +146,7 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     slab: Slab<K, V>,
     order: Ordering,
     wheel: Wheel,
+    weights: Weights,
     idle: Option<Idle>,
     /// What has ended and was not taken yet, where somebody takes it.
     removals: Option<Vec<Removal<K, V>>>,
@@ -173,6 +173,7 @@ impl<K, V, S> Store<K, V, S> {
             slab: Slab::new(capacity),
             order: Ordering::new(config.policy, capacity),
             wheel: Wheel::new(now, capacity),
+            weights: Weights::new(capacity),
             idle: config.time_to_idle.map(|after| Idle::new(after, capacity)),
             removals: None,
             bytes: 0,
@@ -229,11 +230,7 @@ impl<K, V, S> Store<K, V, S> {
     ///
     /// What has expired by the latest `now` that the store was given is skipped.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, K, V>> {
-        self.order
-            .iter()
-            .filter_map(|id| self.slab.get(id))
-            .filter(|entry| !entry.is_over(self.now))
-            .map(EntryRef::of)
+        self.order.iter().filter_map(|id| self.entry(id)).filter(|entry| !is_over(entry.deadline, self.now))
     }
 
     /// From now on keeps what ends, for [`take_removals`](Self::take_removals): who calls this has to call that after each
@@ -266,6 +263,7 @@ impl<K, V, S> Store<K, V, S> {
         self.index.clear();
         self.order.clear();
         self.wheel.clear();
+        self.weights.clear();
         self.slab.clear();
         count
     }
@@ -393,8 +391,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let entry = self.slab.get(self.find(hash, key)?)?;
-        (!entry.is_over(self.now.max(now))).then(|| EntryRef::of(entry))
+        let entry = self.entry(self.find(hash, key)?)?;
+        (!is_over(entry.deadline, self.now.max(now))).then_some(entry)
     }
 
     /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
@@ -461,7 +459,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
             return Err(TooLarge { bytes, limit });
         }
         let Some(id) = old else {
-            self.admit(Entry { hash, deadline, bytes: 0, key, value }, bytes);
+            self.admit(Entry { hash, deadline, key, value }, bytes);
             return Ok(None);
         };
         Ok(self.overwrite(id, value, bytes, deadline).map(|old| (key, old)))

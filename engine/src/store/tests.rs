@@ -347,8 +347,12 @@ fn capacity_zero_stores_nothing_and_one_stores_the_last() {
 #[test]
 fn an_entry_costs_what_the_docs_say() {
     assert_eq!(ENTRY_OVERHEAD, 48);
-    assert_eq!(Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD, 40, "without the index");
-    assert_eq!(Slab::<String, Vec<u8>>::OVERHEAD, 24);
+    assert_eq!(
+        Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD,
+        32,
+        "without the index, where weights are equal"
+    );
+    assert_eq!(Slab::<String, Vec<u8>>::OVERHEAD, 16);
 }
 
 #[test]
@@ -357,16 +361,20 @@ fn memory_ends_at_the_bound_without_slack() {
     for key in 0..3000_u32 {
         store.insert(at(0), key, (), 1, at(10)).expect("fits");
     }
-    assert_eq!(store.memory(), (1000, 1001, 1000 + wheel::HEADS as usize));
+    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 0]);
+    for key in 0..3000_u32 {
+        store.insert(at(0), key, (), key.into(), at(10)).expect("fits");
+    }
+    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000]);
     store.clear();
     store.insert(at(0), 0, (), 1, at(10)).expect("fits");
-    assert_eq!(store.memory(), (1000, 1001, 1000 + wheel::HEADS as usize), "clear keeps it");
+    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000], "clear keeps it");
 }
 
 impl<K, V, S> Store<K, V, S> {
-    /// Capacities of the slab, the order of use and the wheel.
-    fn memory(&self) -> (usize, usize, usize) {
-        (self.slab.capacity(), self.order.capacity(), self.wheel.capacity())
+    /// Capacities of the slab, the order of use, the wheel and the weights.
+    fn memory(&self) -> [usize; 4] {
+        [self.slab.capacity(), self.order.capacity(), self.wheel.capacity(), self.weights.capacity()]
     }
 }
 
