@@ -59,4 +59,4 @@ pub use larder_engine::key::{KeyError, KeyFault, KeyRules};
 pub use larder_engine::machine::{Cause, Cleared, Failure, OperationError, Reconcile, Source};
 pub use larder_engine::policy::{BreakerState, Executed, Jitter};
 pub use larder_engine::resp::{ErrorClass, Limits, ServerError};
-pub use larder_engine::store::{Policy, StoreStats, TooLarge};
+pub use larder_engine::store::{Policy, RemovalCause, StoreStats, TooLarge, TtlJitter};

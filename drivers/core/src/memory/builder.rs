@@ -1,0 +1,251 @@
+//! The parameters of a [`MemoryCache`], checked once.
+
+use std::hash::{Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use larder_engine::store::{Policy, RemovalCause, Store, StoreConfig, TtlJitter};
+
+use super::{Inner, Listener, MemoryCache, Shard, Weigher};
+use crate::clock::Clock;
+use crate::error::ConfigError;
+
+/// A cache of at least this many entries is split into shards. Below it is one, so that its LRU is exact.
+const SHARD_FROM: usize = 16 * 1024;
+
+/// The most shards that are made by default, however many processors there are.
+const MAX_SHARDS: usize = 64;
+
+/// The parameters of a [`MemoryCache`].
+#[must_use = "a builder does nothing before `build`"]
+pub struct MemoryCacheBuilder<K, V> {
+    max_entries: usize,
+    max_bytes: Option<u64>,
+    max_entry_bytes: Option<u64>,
+    default_ttl: Option<Duration>,
+    time_to_idle: Option<Duration>,
+    ttl_jitter: f64,
+    shards: Option<usize>,
+    policy: Policy,
+    weigher: Weigher<K, V>,
+    listener: Option<Listener<K, V>>,
+}
+
+impl<K, V> MemoryCacheBuilder<K, V> {
+    pub(super) fn new() -> Self {
+        Self {
+            max_entries: 1000,
+            max_bytes: None,
+            max_entry_bytes: None,
+            default_ttl: None,
+            time_to_idle: None,
+            ttl_jitter: 0.0,
+            shards: None,
+            policy: Policy::Lru,
+            weigher: Box::new(|_, _| (size_of::<K>() + size_of::<V>()) as u64),
+            listener: None,
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
+    /// The most entries. Default 1000; 0 stores nothing.
+    #[doc(alias = "max_size")]
+    pub fn max_entries(mut self, entries: usize) -> Self {
+        self.max_entries = entries;
+        self
+    }
+
+    /// The most bytes, as the [weigher](Self::weigher) counts them. Default unbounded.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// The largest single entry; larger ones are refused and evict nothing. Default: what `max_bytes` allows.
+    pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
+        self.max_entry_bytes = Some(bytes);
+        self
+    }
+
+    /// How long values live that are set without a time to live. Default for ever.
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// How long values live that nobody reads. Default for ever. A get renews it; [`contains`](MemoryCache::contains) and
+    /// snapshots do not. Where there is a time to live as well, the value ends by whichever is over first.
+    ///
+    /// A hit writes then: it takes its shard's lock for itself, under [`Policy::Adaptive`] too.
+    pub fn time_to_idle(mut self, idle: Duration) -> Self {
+        self.time_to_idle = Some(idle);
+        self
+    }
+
+    /// The share of each time to live that is left to chance, below 1. Default 0. With 0.1 a value lives for 90 to 100 % of its
+    /// time, so that what was stored together is not missed together. By how much it is less is the key's, for as long as
+    /// the cache lives: see [`TtlJitter`]. A time to idle has none.
+    pub fn ttl_jitter(mut self, share: f64) -> Self {
+        self.ttl_jitter = share;
+        self
+    }
+
+    /// Parts that are locked separately. Default 1 up to 16 384 entries, else four for each processor, at most 64. More
+    /// shards are less waiting; one shard is exact LRU.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Which live entry goes when room is needed. Default [`Policy::Lru`]; large caches do better with
+    /// [`Policy::Adaptive`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What an entry weighs, in bytes. Default the sizes of `K` and `V` themselves, without what they point to.
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.weigher = Box::new(weigher);
+        self
+    }
+
+    /// Is told of each value that ends, with its key and why, except those that are there when the cache is dropped.
+    ///
+    /// It is called by the thread whose call ended the value, after that has let go of the shard: it may call the cache, and
+    /// by then the key may have another value. What expires is told of when somebody notices: a read of the key, or a
+    /// sweep. A panic in it goes to that caller, who has done what he was to do, and the cache can be used on; what else
+    /// was to be told of the same call is lost. Without a listener this costs nothing; with one, a call that ends
+    /// values without handing them to its caller allocates once or more.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use larder::{MemoryCache, RemovalCause};
+    ///
+    /// let (told, removals) = mpsc::channel();
+    /// let cache = MemoryCache::builder()
+    ///     .max_entries(1)
+    ///     .removal_listener(move |key: &u32, value: &&str, cause| drop(told.send((*key, *value, cause))))
+    ///     .build()?;
+    /// cache.insert(1, "one")?;
+    /// cache.insert(1, "uno")?;
+    /// cache.insert(2, "two")?;
+    /// assert_eq!(removals.try_recv(), Ok((1, "one", RemovalCause::Replaced)));
+    /// assert_eq!(removals.try_recv(), Ok((1, "uno", RemovalCause::Evicted)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "eviction_listener")]
+    pub fn removal_listener(
+        mut self,
+        listener: impl Fn(&K, &V, RemovalCause) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// The cache. Allocates little: it grows with its entries.
+    ///
+    /// # Errors
+    /// A parameter makes no sense: no shards, more shards than entries, a default time to live or a time to idle of zero, a
+    /// jitter that is no share, an entry bound above the bound of all.
+    pub fn build(self) -> Result<MemoryCache<K, V>, ConfigError> {
+        let ttl_jitter = self.check()?;
+        let shards = self.shard_count()?;
+        let clock = Clock::system();
+        let hasher = RandomState::new();
+        let now = clock.now();
+        let shard = |index: usize| {
+            let config = StoreConfig {
+                max_entries: share(self.max_entries as u64, shards, index) as usize,
+                max_bytes: self.max_bytes.map_or(u64::MAX, |bytes| share(bytes, shards, index)),
+                max_entry_bytes: self.max_entry_bytes.unwrap_or(u64::MAX),
+                policy: self.policy,
+                time_to_idle: self.time_to_idle,
+            };
+            let mut store = Store::new(config, hasher.clone(), now);
+            if self.listener.is_some() {
+                store.keep_removals();
+            }
+            Shard::new(store)
+        };
+        Ok(MemoryCache {
+            inner: Arc::new(Inner {
+                shards: (0..shards).map(shard).collect(),
+                hasher: hasher.clone(),
+                clock,
+                default_ttl: self.default_ttl,
+                ttl_jitter,
+                weigher: self.weigher,
+                listener: self.listener,
+                max_entries: self.max_entries,
+                max_bytes: self.max_bytes,
+                shares: self.policy == Policy::Adaptive && self.time_to_idle.is_none(),
+                is_timed: AtomicBool::new(self.default_ttl.is_some() || self.time_to_idle.is_some()),
+                next_sweep: AtomicUsize::new(0),
+            }),
+        })
+    }
+
+    fn check(&self) -> Result<TtlJitter, ConfigError> {
+        for (field, time) in [("default_ttl", self.default_ttl), ("time_to_idle", self.time_to_idle)] {
+            if time == Some(Duration::ZERO) {
+                return Err(ConfigError::new(
+                    field,
+                    "is zero, so that nothing would ever be found; leave it out for values without end",
+                ));
+            }
+        }
+        if let (Some(entry), Some(all)) = (self.max_entry_bytes, self.max_bytes) {
+            if entry > all {
+                return Err(ConfigError::new(
+                    "max_entry_bytes",
+                    "is above max_bytes, so that it never applies; lower it, or raise max_bytes",
+                ));
+            }
+        }
+        TtlJitter::new(self.ttl_jitter).ok_or_else(|| {
+            ConfigError::new("ttl_jitter", "is no share of 0 to 1, 1 excluded; 0.1 shortens by up to a tenth")
+        })
+    }
+
+    fn shard_count(&self) -> Result<usize, ConfigError> {
+        match self.shards {
+            None if self.max_entries < SHARD_FROM => Ok(1),
+            None => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                Ok((4 * processors).next_power_of_two().min(MAX_SHARDS))
+            }
+            Some(0) => Err(ConfigError::new("shards", "is 0; there must be at least one")),
+            Some(n) if n > self.max_entries.max(1) => Err(ConfigError::new(
+                "shards",
+                "is above max_entries, so that some shards could hold nothing; lower it",
+            )),
+            Some(n) => Ok(n),
+        }
+    }
+}
+
+/// The part of `whole` that the shard `index` of `shards` gets: all parts together are the whole, exactly.
+fn share(whole: u64, shards: usize, index: usize) -> u64 {
+    let shards = shards.max(1) as u64;
+    whole / shards + u64::from((index as u64) < whole % shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        for whole in [0, 1, 63, 64, 65, 16_384, u64::MAX] {
+            for shards in 1..=MAX_SHARDS {
+                let parts: Vec<u64> = (0..shards).map(|index| share(whole, shards, index)).collect();
+                assert_eq!(parts.iter().map(|part| u128::from(*part)).sum::<u128>(), u128::from(whole));
+                let (least, most) = (parts.iter().min(), parts.iter().max());
+                assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{parts:?}");
+            }
+        }
+    }
+}
