@@ -127,8 +127,8 @@ impl MemoryBuilder {
 
     common_setters!();
 
-    /// The most entries. Default 1000; 0 stores nothing. Up to 16 384 entries LRU is exact; above, each of some shards
-    /// evicts its own.
+    /// The most entries. Default 1000; 0 stores nothing. With fewer than 16 384 entries LRU is exact; above, each of some
+    /// shards evicts its own.
     #[doc(alias = "max_size")]
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.memory = self.memory.max_entries(entries);

@@ -3,21 +3,23 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder_engine::Instant;
-use larder_engine::store::{RemovalCause, Store, StoreStats, TooLarge, TtlJitter};
+use larder_engine::store::{Bound, RemovalCause, Store, StoreStats, TooLarge, TtlJitter};
 
 use crate::clock::Clock;
 use crate::ttl::Ttl;
 
 mod builder;
+mod shard;
 #[cfg(test)]
 mod tests;
 
 pub use builder::MemoryCacheBuilder;
+use shard::{Room, Shard, Size, Writing};
 
 /// A bounded map with time to live and LRU eviction, for any number of threads.
 ///
@@ -30,7 +32,8 @@ pub use builder::MemoryCacheBuilder;
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. With fewer than 16 384 entries, or
 /// [`shards(1)`](MemoryCacheBuilder::shards), there is one shard, and LRU is exact; beyond that each shard evicts its
-/// own least recently used entry, and bounds are divided evenly among the shards.
+/// own least recently used entry. The bounds are those of the whole cache, exactly, however many shards there are: nothing
+/// is evicted while there is room, there is never more than they allow, and one entry may have all of the bytes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,7 +52,10 @@ pub struct MemoryCache<K, V> {
 }
 
 struct Inner<K, V> {
+    /// A power of two.
     shards: Box<[Shard<K, V>]>,
+    /// What all shards share; `None` where there is one, whose own bounds are those of the cache.
+    room: Option<Room>,
     hasher: RandomState,
     clock: Clock,
     default_ttl: Option<Duration>,
@@ -58,25 +64,20 @@ struct Inner<K, V> {
     listener: Option<Listener<K, V>>,
     max_entries: usize,
     max_bytes: Option<u64>,
+    /// The largest entry in bytes.
+    entry_limit: u64,
     /// Whether hits only read, so that those of several threads do not wait for each other.
     shares: bool,
     /// Whether an entry ever had a deadline: the clock costs more than a hit, and is not read before.
     is_timed: AtomicBool,
     /// Where the next sweep goes on.
     next_sweep: AtomicUsize,
+    /// Which shard is the next to evict for another.
+    next_victim: AtomicUsize,
 }
 
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
-
-/// On a cache line of its own, so that a busy shard does not slow its neighbours down.
-#[repr(align(128))]
-struct Shard<K, V> {
-    store: RwLock<Store<K, V, RandomState>>,
-    /// Reads that only shared the store, which could not count them.
-    hits: AtomicU64,
-    misses: AtomicU64,
-}
 
 impl<K, V> MemoryCache<K, V> {
     /// The parameters, with their defaults.
@@ -148,12 +149,12 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
         let bytes = (self.inner.weigher)(&key, &value);
         let hash = self.inner.hasher.hash_one(&key);
         let ttl = ttl.map(|ttl| self.inner.ttl_jitter.shorten(ttl, hash));
-        let replaced = self.change(self.shard(hash), |store| {
-            let now = self.now();
-            let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
-            store.insert_hashed(now, hash, key, value, bytes, deadline)
-        })?;
-        Ok(replaced.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
+        let mut shard = self.with_room(hash, &key, bytes, ttl);
+        let now = self.now();
+        let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
+        let replaced = shard.insert_hashed(now, hash, key, value, bytes, deadline);
+        self.let_go(shard);
+        Ok(replaced?.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
     }
 
     /// The value of a key, or that of `make`, which is set with the default time to live. Two callers at once may both
@@ -257,18 +258,58 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
         stats
     }
 
+    /// The shard of a key, with the room that its new value needs.
+    fn with_room(&self, hash: u64, key: &K, bytes: u64, ttl: Option<Duration>) -> Writing<'_, K, V> {
+        loop {
+            let mut shard = self.shard(hash).write(self.inner.room.as_ref());
+            // What is refused, or over at once, needs none.
+            if self.inner.room.is_none() || bytes > self.inner.entry_limit || ttl == Some(Duration::ZERO) {
+                return shard;
+            }
+            let now = self.now();
+            let mut old = shard.peek_hashed(now, hash, key).map(|old| old.bytes);
+            loop {
+                let entry = Size { entries: u64::from(old.is_none()), bytes: 0 };
+                let weight = Size { entries: 0, bytes: bytes.saturating_sub(old.unwrap_or(0)) };
+                let bound = match () {
+                    () if !shard.take(entry) => Bound::Entries,
+                    () if !shard.take(entry.plus(weight)) => Bound::Bytes,
+                    () => return shard,
+                };
+                if !shard.evict(now, bound) {
+                    break;
+                }
+                // The victim may have been the old value itself.
+                old = old.and_then(|_| shard.peek_hashed(now, hash, key)).map(|old| old.bytes);
+            }
+            self.let_go(shard);
+            self.evict_anywhere();
+        }
+    }
+
+    /// Evicts an entry of the next shard that has one: that of the newcomer has none left.
+    fn evict_anywhere(&self) {
+        let shards = &self.inner.shards;
+        let next = || self.inner.next_victim.fetch_add(1, Ordering::Relaxed) & (shards.len() - 1);
+        let mut turns = (0..shards.len()).filter_map(|_| shards.get(next()));
+        turns.any(|shard| self.change(shard, |store| store.evict(self.now(), Bound::Bytes)));
+    }
+
     /// Changes a shard, lets go of it, and tells the listener what has ended by that.
     fn change<R>(&self, shard: &Shard<K, V>, change: impl FnOnce(&mut Store<K, V, RandomState>) -> R) -> R {
-        let mut store = shard.write();
-        let result = change(&mut store);
-        if let Some(listener) = &self.inner.listener {
-            let removals = store.take_removals();
-            drop(store);
-            for removal in removals {
-                listener(&removal.key, &removal.value, removal.cause);
-            }
-        }
+        let mut shard = shard.write(self.inner.room.as_ref());
+        let result = change(&mut shard);
+        self.let_go(shard);
         result
+    }
+
+    fn let_go(&self, mut shard: Writing<'_, K, V>) {
+        let Some(listener) = &self.inner.listener else { return };
+        let removals = shard.take_removals();
+        drop(shard);
+        for removal in removals {
+            listener(&removal.key, &removal.value, removal.cause);
+        }
     }
 
     /// Tells the listener of a value that the caller gets.
@@ -282,27 +323,13 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     fn shard(&self, hash: u64) -> &Shard<K, V> {
         let shards = &self.inner.shards;
         // The high bits, but for those that the store's table takes for its tags; it takes the low ones to find a place.
-        let index = (hash >> 41 & 0xFFFF) as usize % shards.len().max(1);
+        let index = (hash >> 41) as usize & (shards.len() - 1);
         shards.get(index).unwrap_or(&shards[0])
     }
 
     /// The time, as far as it matters. Asked for with the shard locked: whoever set a deadline there has said so before.
     fn now(&self) -> Instant {
         if self.inner.is_timed.load(Ordering::Relaxed) { self.inner.clock.now() } else { Instant::EPOCH }
-    }
-}
-
-impl<K, V> Shard<K, V> {
-    fn new(store: Store<K, V, RandomState>) -> Self {
-        Self { store: RwLock::new(store), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Store<K, V, RandomState>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Store<K, V, RandomState>> {
-        self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,9 +7,11 @@ use crate::Instant;
 use hashbrown::Equivalent;
 
 /// Which bound an eviction is for.
-#[derive(Clone, Copy)]
-enum Bound {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// That on the number of entries.
     Entries,
+    /// That on the sum of their bytes.
     Bytes,
 }
 
@@ -157,7 +159,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// Removes at least one entry, unless there is none: what has expired, or else what the policy says.
-    fn make_room(&mut self, bound: Bound) -> bool {
+    pub(super) fn make_room(&mut self, bound: Bound) -> bool {
         if !self.wheel.is_idle(self.now) && self.sweep(self.now, STEPS_PER_INSERT) > 0 {
             return true;
         }

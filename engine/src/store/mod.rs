@@ -95,6 +95,7 @@ use alloc::vec::Vec;
 pub use config::{StoreConfig, TooLarge};
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+pub use entries::Bound;
 use hashbrown::{Equivalent, HashTable};
 use idle::Idle;
 pub use jitter::TtlJitter;
@@ -307,6 +308,13 @@ impl<K, V, S> Store<K, V, S> {
             }
         }
         removed
+    }
+
+    /// Makes room as an insert does that finds none, for a caller who has bounds of his own: what has expired goes, a few
+    /// entries at most, or else the one that the policy says. `false` where there is none.
+    pub fn evict(&mut self, now: Instant, bound: Bound) -> bool {
+        self.advance(now);
+        self.make_room(bound)
     }
 
     /// Steps of work done so far beyond the constant cost of each operation: entries that sweeps looked at, and

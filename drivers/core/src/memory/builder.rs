@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use larder_engine::store::{Policy, RemovalCause, Store, StoreConfig, TtlJitter};
 
-use super::{Inner, Listener, MemoryCache, Shard, Weigher};
+use super::{Inner, Listener, MemoryCache, Room, Shard, Weigher};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 
-/// A cache of at least this many entries is split into shards. Below it is one, so that its LRU is exact.
-const SHARD_FROM: usize = 16 * 1024;
+/// Below so many entries, an LRU cache is one shard: then its order is exact.
+const EXACT_BELOW: usize = 16 * 1024;
 
-/// The most shards that are made by default, however many processors there are.
-const MAX_SHARDS: usize = 64;
+/// Two threads seldom meet in one of so many shards.
+const SHARDS_PER_PROCESSOR: usize = 32;
+const MAX_SHARDS: usize = 256;
+
+/// By default a shard has room for so many entries at least: a policy has to have a choice.
+const MIN_SHARE: usize = 256;
 
 /// The parameters of a [`MemoryCache`].
 #[must_use = "a builder does nothing before `build`"]
@@ -92,8 +96,10 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
         self
     }
 
-    /// Parts that are locked separately. Default 1 up to 16 384 entries, else four for each processor, at most 64. More
-    /// shards are less waiting; one shard is exact LRU.
+    /// Parts that are locked separately, rounded up to a power of two. More shards are less waiting; one shard is exact LRU.
+    ///
+    /// Default 1 for LRU of fewer than 16 384 entries. Else 32 for each processor, as long as each has 256 entries on average, and
+    /// 256 at most.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
@@ -156,14 +162,14 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
         let clock = Clock::system();
         let hasher = RandomState::new();
         let now = clock.now();
-        let shard = |index: usize| {
-            let config = StoreConfig {
-                max_entries: share(self.max_entries as u64, shards, index) as usize,
-                max_bytes: self.max_bytes.map_or(u64::MAX, |bytes| share(bytes, shards, index)),
-                max_entry_bytes: self.max_entry_bytes.unwrap_or(u64::MAX),
-                policy: self.policy,
-                time_to_idle: self.time_to_idle,
-            };
+        let config = StoreConfig {
+            max_entries: most_in_one(self.max_entries, shards),
+            max_bytes: self.max_bytes.unwrap_or(u64::MAX),
+            max_entry_bytes: self.max_entry_bytes.unwrap_or(u64::MAX),
+            policy: self.policy,
+            time_to_idle: self.time_to_idle,
+        };
+        let shard = |_| {
             let mut store = Store::new(config, hasher.clone(), now);
             if self.listener.is_some() {
                 store.keep_removals();
@@ -173,6 +179,7 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
         Ok(MemoryCache {
             inner: Arc::new(Inner {
                 shards: (0..shards).map(shard).collect(),
+                room: (shards > 1).then(|| Room::new(self.max_entries, self.max_bytes)),
                 hasher: hasher.clone(),
                 clock,
                 default_ttl: self.default_ttl,
@@ -181,9 +188,11 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
                 listener: self.listener,
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
+                entry_limit: config.max_entry_bytes.min(config.max_bytes),
                 shares: self.policy == Policy::Adaptive && self.time_to_idle.is_none(),
                 is_timed: AtomicBool::new(self.default_ttl.is_some() || self.time_to_idle.is_some()),
                 next_sweep: AtomicUsize::new(0),
+                next_victim: AtomicUsize::new(0),
             }),
         })
     }
@@ -212,40 +221,26 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
 
     fn shard_count(&self) -> Result<usize, ConfigError> {
         match self.shards {
-            None if self.max_entries < SHARD_FROM => Ok(1),
+            None if self.policy == Policy::Lru && self.max_entries < EXACT_BELOW => Ok(1),
             None => {
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
-                Ok((4 * processors).next_power_of_two().min(MAX_SHARDS))
+                let most = (SHARDS_PER_PROCESSOR * processors).min(MAX_SHARDS);
+                Ok(1 << (self.max_entries / MIN_SHARE).clamp(1, most).ilog2())
             }
             Some(0) => Err(ConfigError::new("shards", "is 0; there must be at least one")),
             Some(n) if n > self.max_entries.max(1) => Err(ConfigError::new(
                 "shards",
-                "is above max_entries, so that some shards could hold nothing; lower it",
+                "is above max_entries, so that there are more parts than entries; lower it",
             )),
-            Some(n) => Ok(n),
+            Some(n) => Ok(n.next_power_of_two()),
         }
     }
 }
 
-/// The part of `whole` that the shard `index` of `shards` gets: all parts together are the whole, exactly.
-fn share(whole: u64, shards: usize, index: usize) -> u64 {
-    let shards = shards.max(1) as u64;
-    whole / shards + u64::from((index as u64) < whole % shards)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_add_up_to_the_whole() {
-        for whole in [0, 1, 63, 64, 65, 16_384, u64::MAX] {
-            for shards in 1..=MAX_SHARDS {
-                let parts: Vec<u64> = (0..shards).map(|index| share(whole, shards, index)).collect();
-                assert_eq!(parts.iter().map(|part| u128::from(*part)).sum::<u128>(), u128::from(whole));
-                let (least, most) = (parts.iter().min(), parts.iter().max());
-                assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{parts:?}");
-            }
-        }
-    }
+/// The most entries that one of so many shards can have. Keys fall on shards by chance, so that one has its fair share and hardly
+/// ever more than a few times the root of that more. This is eight times; a shard that came to have more would
+/// evict early, and none reserves memory for entries that it will not have.
+fn most_in_one(entries: usize, shards: usize) -> usize {
+    let share = entries / shards.max(1);
+    if shards == 1 { entries } else { share.saturating_add(8 * share.isqrt() + 8).min(entries) }
 }

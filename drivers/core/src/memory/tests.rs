@@ -2,30 +2,113 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, channel};
 
 use larder_engine::store::Policy;
 
 use super::*;
 
-#[test]
-fn bounds_hold_over_all_shards() {
-    let cache: MemoryCache<u64, u64> = MemoryCache::builder()
-        .max_entries(20_000)
-        .max_bytes(150_000)
-        .weigher(|_, value| *value)
-        .build()
-        .expect("valid");
-    assert!(cache.inner.shards.len() > 1, "it is large enough for several");
-    for key in 0..50_000 {
-        cache.insert(key, key % 10).expect("fits");
-    }
+type Sharded = MemoryCache<u64, u64>;
+
+/// Eight shards, values that are their own weights.
+fn sharded(max_entries: usize, max_bytes: u64) -> Sharded {
+    let builder = MemoryCache::builder().max_entries(max_entries).max_bytes(max_bytes).shards(8);
+    builder.weigher(|_, value| *value).build().expect("valid")
+}
+
+/// What is left for all shards is what is not in them.
+fn check_room(cache: &Sharded) {
     let stats = cache.stats();
-    assert!(stats.current_size <= 20_000 && stats.memory_usage <= 150_000, "{stats:?}");
-    assert!(stats.current_size > 15_000, "{stats:?}");
-    assert_eq!(stats.counters.evictions() + stats.current_size as u64, 50_000);
+    let left = cache.inner.room.as_ref().expect("several shards").left();
+    let used = Size { entries: stats.current_size as u64, bytes: stats.memory_usage };
+    let bounds = Size { entries: stats.max_entries as u64, bytes: stats.max_bytes.expect("bounded") };
+    assert_eq!(left.plus(used), bounds, "{stats:?}");
+}
+
+#[test]
+fn bounds_are_those_of_all_shards_together() {
+    let cache = sharded(20_000, 150_000);
+    for key in 0..20_000 {
+        cache.insert(key, key % 8).expect("fits");
+    }
+    assert_eq!((cache.len(), cache.stats().counters.evictions()), (20_000, 0), "there was room");
+    for key in 20_000..50_000 {
+        cache.insert(key, key % 10).expect("fits");
+        assert_eq!(cache.stats().current_size, 20_000);
+    }
+    check_room(&cache);
     let kept: u64 = (0..50_000).filter_map(|key| cache.get(&key)).sum();
-    assert_eq!(kept, stats.memory_usage, "the weight of what is there, and of nothing else");
+    assert_eq!(kept, cache.stats().memory_usage, "the weight of what is there, and of nothing else");
+    for key in 50_000..80_000 {
+        cache.insert(key, 20).expect("fits");
+        assert!(cache.stats().memory_usage <= 150_000);
+    }
+    assert_eq!((cache.len(), cache.stats().memory_usage), (7_500, 150_000));
+    assert!(cache.remove_if(|key, _| key % 2 == 0) > 0 && cache.remove(&79_999).is_some());
+    check_room(&cache);
+    cache.clear();
+    check_room(&cache);
+}
+
+#[test]
+fn overwriting_in_full_shards_evicts_nothing() {
+    let cache = sharded(1_000, 8_000);
+    for turn in 0..3 {
+        for key in 0..1_000 {
+            cache.insert(key, 8 - turn).expect("fits");
+        }
+        assert_eq!((cache.len(), cache.stats().counters.evictions()), (1_000, 0));
+    }
+    check_room(&cache);
+    cache.insert_with_ttl(5_000, 1, Duration::ZERO).expect("fits");
+    cache.insert(5_000, 8_001).expect_err("too large");
+    assert_eq!(
+        (cache.len(), cache.stats().counters.evictions()),
+        (1_000, 0),
+        "what stays out pushes nothing out"
+    );
+}
+
+#[test]
+fn a_shard_that_has_nothing_left_has_others_evict() {
+    let cache = sharded(8, 1_000);
+    for key in 0..100 {
+        cache.insert(key, 1).expect("fits");
+        assert_eq!((cache.len() as u64, cache.get(&key)), (8.min(key + 1), Some(1)));
+    }
+    cache.insert(7_000, 1_000).expect("all of the bytes");
+    assert_eq!((cache.len(), cache.get(&7_000)), (1, Some(1_000)));
+    cache.insert(7_001, 1).expect("fits");
+    assert_eq!((cache.len(), cache.get(&7_001)), (1, Some(1)), "wherever its room came from");
+    check_room(&cache);
+}
+
+#[test]
+fn room_is_neither_lost_nor_made_by_threads() {
+    for policy in [Policy::Lru, Policy::Adaptive] {
+        let builder = MemoryCache::builder().max_entries(300).max_bytes(2_000).shards(4).policy(policy);
+        let cache: Sharded = builder.weigher(|_, value| *value).build().expect("valid");
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let cache = cache.clone();
+                scope.spawn(move || {
+                    for turn in 0..20_000_u64 {
+                        let key = turn.wrapping_mul(thread + 7) % 1_000;
+                        let inserted = match turn % 16 {
+                            0 => Ok(cache.remove(&key)),
+                            1 => cache.insert(key, 2_000 - thread),
+                            2 => cache.insert_with_ttl(key, 3, Duration::from_micros(turn % 9)),
+                            n => cache.insert(key, n),
+                        };
+                        assert!(inserted.is_ok() && (turn % 64 > 0 || cache.sweep() <= 256));
+                    }
+                });
+            }
+        });
+        check_room(&cache);
+        assert!(cache.len() <= 300 && cache.stats().memory_usage <= 2_000);
+    }
 }
 
 #[test]
