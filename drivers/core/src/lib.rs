@@ -50,7 +50,7 @@ pub use future::{
     Clear, Close, CloseReport, Delete, Exists, Found, Get, GetBytes, GetRef, Lookup, ServerInfo, Set,
     SetOutcome, ValueRef,
 };
-pub use memory::{MemoryCache, MemoryCacheBuilder, MemoryStats};
+pub use memory::{DefaultHashBuilder, MemoryCache, MemoryCacheBuilder, MemoryStats};
 pub use stats::{RedisStats, Stats};
 pub use ttl::Ttl;
 

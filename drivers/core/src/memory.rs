@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,16 +47,24 @@ use shard::{Room, Shard, Size, Writing};
 /// assert!(!cache.contains("user:2"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct MemoryCache<K, V> {
-    inner: Arc<Inner<K, V>>,
+pub struct MemoryCache<K, V, S = DefaultHashBuilder> {
+    inner: Arc<Inner<K, V, S>>,
 }
 
-struct Inner<K, V> {
+/// What keys are hashed with unless [`hasher`](MemoryCacheBuilder::hasher) says otherwise: [foldhash], with a seed that is
+/// random in each process. It is fast, and resists keys that are chosen to collide as long as nobody can tell the
+/// seed from how the cache behaves; where that is not enough, the standard library's
+/// [`RandomState`](std::hash::RandomState) takes a few nanoseconds more.
+///
+/// [foldhash]: https://docs.rs/foldhash
+pub type DefaultHashBuilder = foldhash::quality::RandomState;
+
+struct Inner<K, V, S> {
     /// A power of two.
     shards: Box<[Shard<K, V>]>,
     /// What all shards share; `None` where there is one, whose own bounds are those of the cache.
     room: Option<Room>,
-    hasher: RandomState,
+    hasher: S,
     clock: Clock,
     default_ttl: Option<Duration>,
     ttl_jitter: TtlJitter,
@@ -86,7 +94,7 @@ impl<K, V> MemoryCache<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V> MemoryCache<K, V> {
+impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// A copy of the value, which becomes the most recently used.
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
@@ -296,7 +304,7 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     }
 
     /// Changes a shard, lets go of it, and tells the listener what has ended by that.
-    fn change<R>(&self, shard: &Shard<K, V>, change: impl FnOnce(&mut Store<K, V, RandomState>) -> R) -> R {
+    fn change<R>(&self, shard: &Shard<K, V>, change: impl FnOnce(&mut Store<K, V, ()>) -> R) -> R {
         let mut shard = shard.write(self.inner.room.as_ref());
         let result = change(&mut shard);
         self.let_go(shard);
@@ -333,13 +341,13 @@ impl<K: Hash + Eq, V> MemoryCache<K, V> {
     }
 }
 
-impl<K, V> Clone for MemoryCache<K, V> {
+impl<K, V, S> Clone for MemoryCache<K, V, S> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<K, V> fmt::Debug for MemoryCache<K, V> {
+impl<K, V, S> fmt::Debug for MemoryCache<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryCache")
             .field("shards", &self.inner.shards.len())

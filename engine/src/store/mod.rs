@@ -326,12 +326,13 @@ impl<K, V, S> Store<K, V, S> {
     }
 }
 
-impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
+impl<K: Eq, V, S> Store<K, V, S> {
     /// The live value of `key`. Counts a hit or a miss, and makes the entry the most recently used.
     ///
     /// An entry whose deadline is `now` or earlier is a miss and goes at once.
     pub fn get<Q>(&mut self, now: Instant, key: &Q) -> Option<&V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get_hashed(now, self.hash_of(key), key)
@@ -342,13 +343,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// idle, and leaves what is over to others.
     pub fn get_shared<Q>(&self, now: Instant, key: &Q) -> Option<&V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get_shared_hashed(now, self.hash_of(key), key)
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
-    pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+    pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64
+    where
+        S: BuildHasher,
+    {
         self.hasher.hash_one(key)
     }
 
@@ -379,6 +384,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// [`get`](Self::get) for changing the value in place. The entry's bytes stay what they were.
     pub fn get_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let id = self.hit(now, self.hash_of(key), key)?;
@@ -388,6 +394,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// The live value of `key`, leaving recency and statistics alone.
     pub fn peek<Q>(&self, now: Instant, key: &Q) -> Option<&V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.peek_hashed(now, self.hash_of(key), key).map(|entry| entry.value)
@@ -406,6 +413,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
     pub fn peek_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
@@ -416,6 +424,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// Whether `key` has a live value, leaving recency and statistics alone.
     pub fn contains<Q>(&self, now: Instant, key: &Q) -> bool
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.peek(now, key).is_some()
@@ -438,7 +447,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         value: V,
         bytes: u64,
         deadline: Instant,
-    ) -> Result<Option<V>, TooLarge> {
+    ) -> Result<Option<V>, TooLarge>
+    where
+        K: Hash,
+        S: BuildHasher,
+    {
         let replaced = self.insert_hashed(now, self.hash_of(&key), key, value, bytes, deadline)?;
         Ok(replaced.map(|(_, value)| value))
     }
@@ -481,6 +494,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// already ends the entry.
     pub fn renew<Q>(&mut self, now: Instant, key: &Q, deadline: Instant) -> bool
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
@@ -492,6 +506,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// Removes `key`'s entry and returns its value; `None` where it had expired.
     pub fn remove<Q>(&mut self, now: Instant, key: &Q) -> Option<V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.remove_hashed(now, self.hash_of(key), key).map(|(_, value)| value)

@@ -1,13 +1,13 @@
 //! The parameters of a [`MemoryCache`], checked once.
 
-use std::hash::{Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use larder_engine::store::{Policy, RemovalCause, Store, StoreConfig, TtlJitter};
 
-use super::{Inner, Listener, MemoryCache, Room, Shard, Weigher};
+use super::{DefaultHashBuilder, Inner, Listener, MemoryCache, Room, Shard, Weigher};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 
@@ -23,7 +23,7 @@ const MIN_SHARE: usize = 256;
 
 /// The parameters of a [`MemoryCache`].
 #[must_use = "a builder does nothing before `build`"]
-pub struct MemoryCacheBuilder<K, V> {
+pub struct MemoryCacheBuilder<K, V, S = DefaultHashBuilder> {
     max_entries: usize,
     max_bytes: Option<u64>,
     max_entry_bytes: Option<u64>,
@@ -34,6 +34,7 @@ pub struct MemoryCacheBuilder<K, V> {
     policy: Policy,
     weigher: Weigher<K, V>,
     listener: Option<Listener<K, V>>,
+    hasher: S,
 }
 
 impl<K, V> MemoryCacheBuilder<K, V> {
@@ -49,11 +50,12 @@ impl<K, V> MemoryCacheBuilder<K, V> {
             policy: Policy::Lru,
             weigher: Box::new(|_, _| (size_of::<K>() + size_of::<V>()) as u64),
             listener: None,
+            hasher: DefaultHashBuilder::default(),
         }
     }
 }
 
-impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
+impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
     /// The most entries. Default 1000; 0 stores nothing.
     #[doc(alias = "max_size")]
     pub fn max_entries(mut self, entries: usize) -> Self {
@@ -118,6 +120,24 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
         self
     }
 
+    /// What keys are hashed with. Default [`DefaultHashBuilder`]. With one of a fixed seed, two caches to which the same is
+    /// done hold the same.
+    pub fn hasher<T>(self, hasher: T) -> MemoryCacheBuilder<K, V, T> {
+        MemoryCacheBuilder {
+            max_entries: self.max_entries,
+            max_bytes: self.max_bytes,
+            max_entry_bytes: self.max_entry_bytes,
+            default_ttl: self.default_ttl,
+            time_to_idle: self.time_to_idle,
+            ttl_jitter: self.ttl_jitter,
+            shards: self.shards,
+            policy: self.policy,
+            weigher: self.weigher,
+            listener: self.listener,
+            hasher,
+        }
+    }
+
     /// Is told of each value that ends, with its key and why, except those that are there when the cache is dropped.
     ///
     /// It is called by the thread whose call ended the value, after that has let go of the shard: it may call the cache, and
@@ -156,11 +176,13 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
     /// # Errors
     /// A parameter makes no sense: no shards, more shards than entries, a default time to live or a time to idle of zero, a
     /// jitter that is no share, an entry bound above the bound of all.
-    pub fn build(self) -> Result<MemoryCache<K, V>, ConfigError> {
+    pub fn build(self) -> Result<MemoryCache<K, V, S>, ConfigError>
+    where
+        S: BuildHasher,
+    {
         let ttl_jitter = self.check()?;
         let shards = self.shard_count()?;
         let clock = Clock::system();
-        let hasher = RandomState::new();
         let now = clock.now();
         let config = StoreConfig {
             max_entries: most_in_one(self.max_entries, shards),
@@ -170,7 +192,7 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
             time_to_idle: self.time_to_idle,
         };
         let shard = |_| {
-            let mut store = Store::new(config, hasher.clone(), now);
+            let mut store = Store::new(config, (), now);
             if self.listener.is_some() {
                 store.keep_removals();
             }
@@ -180,7 +202,7 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
             inner: Arc::new(Inner {
                 shards: (0..shards).map(shard).collect(),
                 room: (shards > 1).then(|| Room::new(self.max_entries, self.max_bytes)),
-                hasher: hasher.clone(),
+                hasher: self.hasher,
                 clock,
                 default_ttl: self.default_ttl,
                 ttl_jitter,

@@ -5,7 +5,6 @@
 //! and nothing is evicted while there is room anywhere. A shard that finds none left evicts from its own, whose place the
 //! newcomer gets without anybody else noticing: in a full cache an insert only reads that there is no room.
 
-use std::hash::RandomState;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,18 +14,19 @@ use larder_engine::store::Store;
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
 pub(super) struct Shard<K, V> {
-    store: RwLock<Store<K, V, RandomState>>,
+    /// Of hashed keys: the cache hashes each once.
+    store: RwLock<Store<K, V, ()>>,
     /// Reads that only shared the store, which could not count them.
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
 }
 
 impl<K, V> Shard<K, V> {
-    pub(super) fn new(store: Store<K, V, RandomState>) -> Self {
+    pub(super) fn new(store: Store<K, V, ()>) -> Self {
         Self { store: RwLock::new(store), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, RandomState>> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, ()>> {
         self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -39,7 +39,7 @@ impl<K, V> Shard<K, V> {
 
 /// A shard that is being changed.
 pub(super) struct Writing<'a, K, V> {
-    store: RwLockWriteGuard<'a, Store<K, V, RandomState>>,
+    store: RwLockWriteGuard<'a, Store<K, V, ()>>,
     /// `None` where the store's own bounds are those of the cache.
     room: Option<&'a Room>,
     /// The room that the shard has.
@@ -61,7 +61,7 @@ impl<K, V> Writing<'_, K, V> {
 }
 
 impl<K, V> Deref for Writing<'_, K, V> {
-    type Target = Store<K, V, RandomState>;
+    type Target = Store<K, V, ()>;
 
     fn deref(&self) -> &Self::Target {
         &self.store
@@ -126,7 +126,7 @@ impl Room {
         }
     }
 
-    fn size_of<K, V>(&self, store: &Store<K, V, RandomState>) -> Size {
+    fn size_of<K, V>(&self, store: &Store<K, V, ()>) -> Size {
         Size { entries: store.len() as u64, bytes: if self.is_weighed { store.bytes() } else { 0 } }
     }
 
