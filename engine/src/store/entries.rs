@@ -105,6 +105,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// The entry is used, and ends at `end` at the latest. Whether it is still there then.
+    #[inline]
     pub(super) fn set_deadline(&mut self, id: u32, end: Instant) -> bool {
         let deadline = self.deadline(end);
         if is_over(deadline, self.now) {

@@ -29,6 +29,11 @@ impl Links {
         Self { cells: Vec::new(), heads, limit: ids.saturating_add(heads as usize) }
     }
 
+    /// Whether no id was ever linked, or all were forgotten.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.cells.is_empty()
+    }
+
     /// The first id of the list, unless it is empty.
     pub(super) fn front(&self, head: u32) -> Option<u32> {
         self.link(head).next.checked_sub(self.heads)

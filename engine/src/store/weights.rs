@@ -21,6 +21,7 @@ impl Weights {
         Self { common: 0, each: Vec::new(), limit: ids }
     }
 
+    #[inline]
     pub(super) fn get(&self, id: u32) -> u64 {
         self.each.get(id as usize).copied().unwrap_or(self.common)
     }
@@ -28,6 +29,7 @@ impl Weights {
     /// Gives `id` its weight. Of ids that have none now, the number may be anything: if `others` have none, no id has.
     ///
     /// Constant time, but for the first id that differs.
+    #[inline]
     pub(super) fn set(&mut self, id: u32, weight: u64, others: bool) {
         if self.each.is_empty() {
             if !others {
@@ -37,6 +39,10 @@ impl Weights {
                 return;
             }
         }
+        self.set_each(id, weight);
+    }
+
+    fn set_each(&mut self, id: u32, weight: u64) {
         while self.each.len() <= id as usize {
             make_space(&mut self.each, self.limit);
             self.each.push(self.common);

@@ -62,11 +62,15 @@ impl Wheel {
     }
 
     /// Files `id` under `deadline`, wherever it was filed before; `Instant::NEVER` only takes it out. Constant time.
+    #[inline]
     pub(super) fn schedule(&mut self, id: u32, deadline: Instant) {
         self.cancel(id);
-        if deadline.is_never() {
-            return;
+        if !deadline.is_never() {
+            self.file(id, deadline);
         }
+    }
+
+    fn file(&mut self, id: u32, deadline: Instant) {
         let (bucket, start) = self.bucket_of(due_tick(deadline));
         self.idle_until = self.idle_until.min(start);
         self.mark(bucket);
@@ -74,7 +78,11 @@ impl Wheel {
     }
 
     /// Takes `id` out, if it is in. Constant time.
+    #[inline]
     pub(super) fn cancel(&mut self, id: u32) {
+        if self.links.is_untouched() {
+            return;
+        }
         if let Some(bucket) = self.links.unlink(id) {
             self.unmark(bucket);
         }
