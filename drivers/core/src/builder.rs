@@ -15,6 +15,7 @@ use larder_engine::key::{KeyRules, check_namespace};
 use larder_engine::machine::{EngineConfig, Reconcile, TierConfig};
 use larder_engine::policy::BreakerConfig;
 use larder_engine::resp::Limits;
+use larder_engine::store::Policy;
 
 use crate::backend::Backend;
 use crate::cache::{Cache, Inner, Kind, Undecodable};
@@ -126,8 +127,8 @@ impl MemoryBuilder {
 
     common_setters!();
 
-    /// The most entries. Default 1000; 0 stores nothing. Up to 16 384 entries LRU is exact; above, each of some shards
-    /// evicts its own.
+    /// The most entries. Default 1000; 0 stores nothing. With fewer than 16 384 entries LRU is exact; above, each of some
+    /// shards evicts its own.
     #[doc(alias = "max_size")]
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.memory = self.memory.max_entries(entries);
@@ -144,6 +145,25 @@ impl MemoryBuilder {
     /// allows.
     pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
         self.memory = self.memory.max_entry_bytes(bytes);
+        self
+    }
+
+    /// Which live entry goes when room is needed. Default [`Policy::Lru`]; large caches do better with
+    /// [`Policy::Adaptive`], and what was written for LFU wants that.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.memory = self.memory.policy(policy);
+        self
+    }
+
+    /// How long values live that nobody gets, whatever their time to live; see [`MemoryCacheBuilder::time_to_idle`].
+    pub fn time_to_idle(mut self, idle: Duration) -> Self {
+        self.memory = self.memory.time_to_idle(idle);
+        self
+    }
+
+    /// The share of each time to live that is left to chance; see [`MemoryCacheBuilder::ttl_jitter`].
+    pub fn ttl_jitter(mut self, share: f64) -> Self {
+        self.memory = self.memory.ttl_jitter(share);
         self
     }
 

@@ -50,7 +50,7 @@ pub use future::{
     Clear, Close, CloseReport, Delete, Exists, Found, Get, GetBytes, GetRef, Lookup, ServerInfo, Set,
     SetOutcome, ValueRef,
 };
-pub use memory::{MemoryCache, MemoryCacheBuilder, MemoryStats};
+pub use memory::{DefaultHashBuilder, MemoryCache, MemoryCacheBuilder, MemoryStats};
 pub use stats::{RedisStats, Stats};
 pub use ttl::Ttl;
 
@@ -59,4 +59,4 @@ pub use larder_engine::key::{KeyError, KeyFault, KeyRules};
 pub use larder_engine::machine::{Cause, Cleared, Failure, OperationError, Reconcile, Source};
 pub use larder_engine::policy::{BreakerState, Executed, Jitter};
 pub use larder_engine::resp::{ErrorClass, Limits, ServerError};
-pub use larder_engine::store::{Policy, StoreStats, TooLarge};
+pub use larder_engine::store::{Policy, RemovalCause, StoreStats, TooLarge, TtlJitter};

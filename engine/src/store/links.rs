@@ -29,6 +29,11 @@ impl Links {
         Self { cells: Vec::new(), heads, limit: ids.saturating_add(heads as usize) }
     }
 
+    /// Whether no id was ever linked, or all were forgotten.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.cells.is_empty()
+    }
+
     /// The first id of the list, unless it is empty.
     pub(super) fn front(&self, head: u32) -> Option<u32> {
         self.link(head).next.checked_sub(self.heads)
@@ -47,6 +52,16 @@ impl Links {
             return None;
         }
         next.checked_sub(self.heads)
+    }
+
+    /// The id before `id` in its list, unless `id` is the first (or in no list).
+    pub(super) fn before(&self, id: u32) -> Option<u32> {
+        let cell = self.heads + id;
+        let prev = self.link(cell).prev;
+        if prev == cell {
+            return None;
+        }
+        prev.checked_sub(self.heads)
     }
 
     /// The ids of the list from front to back.
@@ -81,10 +96,42 @@ impl Links {
     pub(super) fn unlink(&mut self, id: u32) -> Option<u32> {
         let cell = self.heads + id;
         let Link { prev, next } = self.link(cell);
+        if prev == cell {
+            return None;
+        }
         self.set_next(prev, next);
         self.set_prev(next, prev);
         self.set(cell, Link { prev: cell, next: cell });
         (prev == next && prev < self.heads).then_some(prev)
+    }
+
+    /// Makes `id`, which is in `head`'s list, the first of it.
+    pub(super) fn move_front(&mut self, head: u32, id: u32) {
+        let cell = self.heads + id;
+        let (Link { prev, next }, first) = (self.link(cell), self.link(head).next);
+        if first == cell {
+            return;
+        }
+        self.set_next(prev, next);
+        self.set_prev(next, prev);
+        self.set(cell, Link { prev: head, next: first });
+        self.set_prev(first, cell);
+        self.set_next(head, cell);
+    }
+
+    /// Makes all that follows `id` in `head`'s list go before the rest of it, in the same order: `id` is the last then.
+    pub(super) fn rotate_to_back(&mut self, head: u32, id: u32) {
+        let cell = self.heads + id;
+        let (Link { prev: last, next: first }, Link { next: after, .. }) = (self.link(head), self.link(cell));
+        if last == cell {
+            return;
+        }
+        // The head moves from between last and first to behind the cell.
+        self.set_next(last, first);
+        self.set_prev(first, last);
+        self.set(head, Link { prev: cell, next: after });
+        self.set_next(cell, head);
+        self.set_prev(after, head);
     }
 
     /// Moves the whole of `from`'s list to `to`'s, which must be empty. Constant time.

@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!   key ──hash──▶ index: HashTable<u32> ──id──▶ slab: [ entry | hole | entry | entry | … ]
-//!                                                       hash, deadline, bytes, key, value
+//!                                                       hash, deadline, key, value
 //!
 //!   lru:    head ⇄ 7 ⇄ 2 ⇄ 9 ⇄ 4 ⇄ head              every id, the most recently used first
 //!   wheel:  bucket 17 ⇄ 2 ⇄ bucket 17                  ids with a deadline, by the time they fall due
@@ -32,7 +32,8 @@
 //!
 //! Keys and values live once, in the slab. Everything else speaks of them by `u32` ids: the index, the order of use,
 //! and the hierarchical timer wheel of Varghese and Lauck (1987). The lists of the last two are links in arrays of
-//! their own, so that each is a structure over ids that can be read and tested alone.
+//! their own, so that each is a structure over ids that can be read and tested alone; so are the weights, and what a time
+//! to idle remembers.
 //!
 //! Values are kept as they are given. A `Bytes` that is a slice of a read buffer would keep the whole buffer alive:
 //! copy it first.
@@ -71,11 +72,17 @@
 //!
 //! An entry costs [`ENTRY_OVERHEAD`] bytes beyond its key and value.
 
+mod config;
+mod entries;
+mod idle;
+mod jitter;
 mod links;
 mod policy;
+mod removal;
 mod slab;
 mod stats;
 mod validate;
+mod weights;
 mod wheel;
 
 #[cfg(test)]
@@ -84,53 +91,31 @@ mod model;
 mod tests;
 
 use crate::Instant;
+use alloc::vec::Vec;
+pub use config::{StoreConfig, TooLarge};
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+pub use entries::Bound;
 use hashbrown::{Equivalent, HashTable};
+use idle::Idle;
+pub use jitter::TtlJitter;
 use links::Links;
 pub use policy::Policy;
 use policy::{Order, Ordering};
+pub use removal::{Removal, RemovalCause};
 use slab::{Entry, Slab, is_over};
 pub use stats::StoreStats;
+use weights::Weights;
 use wheel::Wheel;
 
-/// Bytes that the store spends per entry beyond the key and the value, 48: 24 in the slab (hash, deadline, weight), 8
-/// in the order of use, 8 in the timer wheel, and about 8 in the index (5 per bucket, of which 7/16 to 7/8 are used).
+/// Bytes that the store spends per entry beyond the key and the value at most, 48: 16 in the slab (hash, deadline), 8 for
+/// the weight, 8 in the order of use, 8 in the timer wheel, and about 8 in the index (5 per bucket, of which 7/16 to 7/8
+/// are used).
 ///
-/// The wheel's 8 are spent only where deadlines are used, and its buckets add 4 KiB per store then.
-pub const ENTRY_OVERHEAD: u64 = (Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
-
-/// How large a [`Store`] may become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// The most entries held at once. Default 1000. Zero stores nothing.
-    pub max_entries: usize,
-    /// The largest sum of the entries' bytes, as given to [`Store::insert`]. Default `u64::MAX`: no bound.
-    pub max_bytes: u64,
-    /// The largest single entry in bytes; larger ones are refused. Default `u64::MAX`: `max_bytes` alone decides.
-    pub max_entry_bytes: u64,
-    /// Which live entry goes when room is needed. Default [`Policy::Lru`].
-    pub policy: Policy,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { max_entries: 1000, max_bytes: u64::MAX, max_entry_bytes: u64::MAX, policy: Policy::Lru }
-    }
-}
-
-/// A value was refused because it could never fit. The key has no value now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an entry of {bytes} bytes is over the store's limit of {limit} bytes for one entry; \
-     store less under one key, or raise max_entry_bytes and max_bytes"
-)]
-pub struct TooLarge {
-    /// The bytes of the refused entry.
-    pub bytes: u64,
-    /// The lesser of `max_entry_bytes` and `max_bytes`.
-    pub limit: u64,
-}
+/// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
+/// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 12 to 20.
+pub const ENTRY_OVERHEAD: u64 =
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -141,7 +126,8 @@ pub struct EntryRef<'a, K, V> {
     pub value: &'a V,
     /// The weight that the value was inserted with.
     pub bytes: u64,
-    /// When the entry ends; [`Instant::NEVER`] where it does not.
+    /// When the entry ends, unless it is used before where there is a time to idle; [`Instant::NEVER`] where it does
+    /// not.
     pub deadline: Instant,
 }
 
@@ -161,6 +147,10 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     slab: Slab<K, V>,
     order: Ordering,
     wheel: Wheel,
+    weights: Weights,
+    idle: Option<Idle>,
+    /// What has ended and was not taken yet, where somebody takes it.
+    removals: Option<Vec<Removal<K, V>>>,
     /// The sum of the entries' bytes.
     bytes: u64,
     /// The latest time seen: a clock that steps back does not bring anything back to life.
@@ -184,6 +174,9 @@ impl<K, V, S> Store<K, V, S> {
             slab: Slab::new(capacity),
             order: Ordering::new(config.policy, capacity),
             wheel: Wheel::new(now, capacity),
+            weights: Weights::new(capacity),
+            idle: config.time_to_idle.map(|after| Idle::new(after, capacity)),
+            removals: None,
             bytes: 0,
             now,
             capacity,
@@ -238,14 +231,23 @@ impl<K, V, S> Store<K, V, S> {
     ///
     /// What has expired by the latest `now` that the store was given is skipped.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, K, V>> {
-        self.order.iter().filter_map(|id| self.slab.get(id)).filter(|entry| !entry.is_over(self.now)).map(
-            |entry| EntryRef {
-                key: &entry.key,
-                value: &entry.value,
-                bytes: entry.bytes,
-                deadline: entry.deadline,
-            },
-        )
+        self.order.iter().filter_map(|id| self.entry(id)).filter(|entry| !is_over(entry.deadline, self.now))
+    }
+
+    /// From now on keeps what ends, for [`take_removals`](Self::take_removals): who calls this has to call that after each
+    /// call, or what has gone stays in memory.
+    pub fn keep_removals(&mut self) {
+        self.removals.get_or_insert_default();
+    }
+
+    /// What has ended since the last time, in the order in which it did; nothing unless the store was told to
+    /// [keep](Self::keep_removals) it.
+    ///
+    /// What a call hands back to its caller, the value that an insert replaces and the one that a remove takes, is not in
+    /// it. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.
+    #[must_use]
+    pub fn take_removals(&mut self) -> Vec<Removal<K, V>> {
+        self.removals.as_mut().map(core::mem::take).unwrap_or_default()
     }
 
     /// Removes every entry and returns how many there were, expired ones that were still held included. Linear time;
@@ -253,10 +255,16 @@ impl<K, V, S> Store<K, V, S> {
     pub fn clear(&mut self) -> usize {
         let count = self.len();
         self.stats.removals += count as u64;
+        if self.removals.is_some() {
+            while let Some(id) = self.order.first() {
+                self.end(id, RemovalCause::Removed);
+            }
+        }
         self.bytes = 0;
         self.index.clear();
         self.order.clear();
         self.wheel.clear();
+        self.weights.clear();
         self.slab.clear();
         count
     }
@@ -274,7 +282,7 @@ impl<K, V, S> Store<K, V, S> {
             if !entry.is_over(self.now) && doomed(&entry.key, &entry.value) {
                 self.stats.removals += 1;
                 removed += 1;
-                self.detach(id);
+                self.end(id, RemovalCause::Removed);
             }
         }
         removed
@@ -302,6 +310,13 @@ impl<K, V, S> Store<K, V, S> {
         removed
     }
 
+    /// Makes room as an insert does that finds none, for a caller who has bounds of his own: what has expired goes, a few
+    /// entries at most, or else the one that the policy says. `false` where there is none.
+    pub fn evict(&mut self, now: Instant, bound: Bound) -> bool {
+        self.advance(now);
+        self.make_room(bound)
+    }
+
     /// Steps of work done so far beyond the constant cost of each operation: entries that sweeps looked at, and
     /// evictions. For tests of how long an operation can take.
     #[doc(hidden)]
@@ -309,82 +324,36 @@ impl<K, V, S> Store<K, V, S> {
     pub fn steps(&self) -> u64 {
         self.steps
     }
-
-    /// Time goes forward only.
-    fn advance(&mut self, now: Instant) -> Instant {
-        self.now = self.now.max(now);
-        self.now
-    }
-
-    /// Takes the entry out of every structure.
-    fn detach(&mut self, id: u32) -> Option<Entry<K, V>> {
-        let entry = self.slab.remove(id)?;
-        if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
-            slot.remove();
-        }
-        self.order.remove(id);
-        self.wheel.cancel(id);
-        self.bytes -= entry.bytes;
-        Some(entry)
-    }
-
-    /// The entry has ended by its deadline.
-    fn expire(&mut self, id: u32) {
-        self.stats.expired += 1;
-        self.detach(id);
-    }
-
-    /// Removes at least one entry, unless there is none: what has expired, or else what the policy says.
-    fn make_room(&mut self, bound: Bound) -> bool {
-        if self.sweep(self.now, STEPS_PER_INSERT) > 0 {
-            return true;
-        }
-        let hash_of = |id| self.slab.get(id).map_or(0, |entry| entry.hash);
-        let Some(id) = self.order.victim(hash_of) else { return false };
-        let Some(entry) = self.detach(id) else { return false };
-        self.steps += 1;
-        // The wheel knows whole ticks only; the victim may have expired within the current one.
-        let counter = match bound {
-            _ if entry.is_over(self.now) => &mut self.stats.expired,
-            Bound::Entries => &mut self.stats.evicted_for_entries,
-            Bound::Bytes => &mut self.stats.evicted_for_bytes,
-        };
-        *counter += 1;
-        true
-    }
-
-    /// Gives the entry, which weighs nothing so far and was used last, its weight, and makes room for it.
-    fn weigh(&mut self, id: u32, bytes: u64) {
-        while self.config.max_bytes - self.bytes < bytes && self.make_room(Bound::Bytes) {}
-        if let Some(entry) = self.slab.get_mut(id) {
-            entry.bytes = bytes;
-            self.bytes += bytes;
-        }
-    }
 }
 
-impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
+impl<K: Eq, V, S> Store<K, V, S> {
     /// The live value of `key`. Counts a hit or a miss, and makes the entry the most recently used.
     ///
     /// An entry whose deadline is `now` or earlier is a miss and goes at once.
     pub fn get<Q>(&mut self, now: Instant, key: &Q) -> Option<&V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get_hashed(now, self.hash_of(key), key)
     }
 
     /// [`get`](Self::get) for those who share the store for reading: under [`Policy::Adaptive`] the entry is marked as
-    /// used; under [`Policy::Lru`] its recency is left alone. Counts nothing, and leaves what is over to others.
+    /// used; under [`Policy::Lru`] its recency is left alone. Counts nothing, moves no deadline where there is a time to
+    /// idle, and leaves what is over to others.
     pub fn get_shared<Q>(&self, now: Instant, key: &Q) -> Option<&V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get_shared_hashed(now, self.hash_of(key), key)
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
-    pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+    pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64
+    where
+        S: BuildHasher,
+    {
         self.hasher.hash_one(key)
     }
 
@@ -415,6 +384,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// [`get`](Self::get) for changing the value in place. The entry's bytes stay what they were.
     pub fn get_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let id = self.hit(now, self.hash_of(key), key)?;
@@ -424,16 +394,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// The live value of `key`, leaving recency and statistics alone.
     pub fn peek<Q>(&self, now: Instant, key: &Q) -> Option<&V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.find(self.hash_of(key), key)?;
-        let entry = self.slab.get(id)?;
-        (!entry.is_over(self.now.max(now))).then_some(&entry.value)
+        self.peek_hashed(now, self.hash_of(key), key).map(|entry| entry.value)
+    }
+
+    /// All that is known of the live entry of `key`, for a caller who has hashed it already. Leaves recency and
+    /// statistics alone.
+    pub fn peek_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<EntryRef<'_, K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let entry = self.entry(self.find(hash, key)?)?;
+        (!is_over(entry.deadline, self.now.max(now))).then_some(entry)
     }
 
     /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
     pub fn peek_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
@@ -444,6 +424,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// Whether `key` has a live value, leaving recency and statistics alone.
     pub fn contains<Q>(&self, now: Instant, key: &Q) -> bool
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.peek(now, key).is_some()
@@ -466,12 +447,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         value: V,
         bytes: u64,
         deadline: Instant,
-    ) -> Result<Option<V>, TooLarge> {
-        self.insert_hashed(now, self.hash_of(&key), key, value, bytes, deadline)
+    ) -> Result<Option<V>, TooLarge>
+    where
+        K: Hash,
+        S: BuildHasher,
+    {
+        let replaced = self.insert_hashed(now, self.hash_of(&key), key, value, bytes, deadline)?;
+        Ok(replaced.map(|(_, value)| value))
     }
 
-    /// [`insert`](Self::insert) for a caller who has hashed the key already. Under another hash than
-    /// [`hash_of`](Self::hash_of) says, the key is not found again.
+    /// [`insert`](Self::insert) for a caller who has hashed the key already, and gets the key back with the value that it
+    /// replaced. Under another hash than [`hash_of`](Self::hash_of) says, the key is not found again.
     ///
     /// # Errors
     ///
@@ -484,27 +470,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         value: V,
         bytes: u64,
         deadline: Instant,
-    ) -> Result<Option<V>, TooLarge> {
-        self.sweep(now, STEPS_PER_INSERT);
-        let now = self.now;
+    ) -> Result<Option<(K, V)>, TooLarge> {
+        let now = self.advance(now);
+        if !self.wheel.is_idle(now) {
+            self.sweep(now, STEPS_PER_INSERT);
+        }
         let old = self.find_live(now, hash, &key);
-        let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
+        let limit = self.config.entry_limit();
         if bytes > limit {
             self.refuse(old);
             return Err(TooLarge { bytes, limit });
         }
         let Some(id) = old else {
-            self.admit(Entry { hash, deadline, bytes: 0, key, value }, bytes);
+            self.admit(Entry { hash, deadline, key, value }, bytes);
             return Ok(None);
         };
-        Ok(self.overwrite(id, value, bytes, deadline))
+        Ok(self.overwrite(id, value, bytes, deadline).map(|old| (key, old)))
     }
 
     /// Moves the deadline of `key`'s live entry, earlier or later; `false` where there is none. Constant time.
     ///
-    /// Leaves recency and statistics alone. A deadline that is over already ends the entry.
+    /// Leaves recency and statistics alone, but counts as a use where there is a time to idle. A deadline that is over
+    /// already ends the entry.
     pub fn renew<Q>(&mut self, now: Instant, key: &Q, deadline: Instant) -> bool
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
@@ -516,12 +506,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
     /// Removes `key`'s entry and returns its value; `None` where it had expired.
     pub fn remove<Q>(&mut self, now: Instant, key: &Q) -> Option<V>
     where
+        S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        self.remove_hashed(now, self.hash_of(key), key).map(|(_, value)| value)
+    }
+
+    /// [`remove`](Self::remove) for a caller who has hashed the key already, and gets the stored one as well.
+    pub fn remove_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<(K, V)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
         let now = self.advance(now);
-        let id = self.find_live(now, self.hash_of(key), key)?;
+        let id = self.find_live(now, hash, key)?;
         self.stats.removals += 1;
-        self.detach(id).map(|entry| entry.value)
+        self.detach(id).map(|entry| (entry.key, entry.value))
     }
 
     /// A read: the id of `key`'s live entry, now the most recently used.
@@ -536,90 +535,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         };
         self.stats.hits += 1;
         self.order.touch(id);
-        Some(id)
-    }
-
-    fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let is_it = |&id: &u32| self.slab.get(id).is_some_and(|entry| key.equivalent(&entry.key));
-        self.index.find(hash, is_it).copied()
-    }
-
-    /// The id of `key`'s entry. Where that is over, it goes, and there is none.
-    fn find_live<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let id = self.find(hash, key)?;
-        if self.slab.get(id)?.is_over(now) {
-            self.expire(id);
-            return None;
+        if let Some(idle) = &self.idle {
+            let end = idle.end_of(id);
+            self.set_deadline(id, end);
         }
         Some(id)
     }
-
-    /// A value that cannot be held: what it was to replace is no longer current.
-    fn refuse(&mut self, old: Option<u32>) {
-        self.stats.refused += 1;
-        if let Some(id) = old {
-            self.stats.removals += 1;
-            self.detach(id);
-        }
-    }
-
-    /// Takes a new entry in, which weighs nothing yet.
-    fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
-        self.stats.inserts += 1;
-        if entry.is_over(self.now) {
-            self.stats.expired += 1;
-            return;
-        }
-        if self.capacity == 0 {
-            self.stats.evicted_for_entries += 1;
-            return;
-        }
-        while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
-        let (hash, deadline) = (entry.hash, entry.deadline);
-        let id = self.slab.insert(entry);
-        self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
-        self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
-        self.wheel.schedule(id, deadline);
-        self.weigh(id, bytes);
-    }
-
-    fn overwrite(&mut self, id: u32, value: V, bytes: u64, deadline: Instant) -> Option<V> {
-        self.stats.updates += 1;
-        let entry = self.slab.get_mut(id)?;
-        let previous = core::mem::replace(&mut entry.value, value);
-        self.bytes -= core::mem::take(&mut entry.bytes);
-        self.order.touch(id);
-        if self.set_deadline(id, deadline) {
-            self.weigh(id, bytes);
-        }
-        Some(previous)
-    }
-
-    /// Whether the entry is still there then.
-    fn set_deadline(&mut self, id: u32, deadline: Instant) -> bool {
-        if is_over(deadline, self.now) {
-            self.expire(id);
-            return false;
-        }
-        if let Some(entry) = self.slab.get_mut(id) {
-            entry.deadline = deadline;
-        }
-        self.wheel.schedule(id, deadline);
-        true
-    }
-}
-
-/// Which bound an eviction is for.
-#[derive(Clone, Copy)]
-enum Bound {
-    Entries,
-    Bytes,
 }
 
 impl<K, V, S> fmt::Debug for Store<K, V, S> {

@@ -4,6 +4,7 @@ use super::*;
 use core::time::Duration;
 use foldhash::quality::FixedState;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::vec;
 use std::vec::Vec;
 
@@ -12,7 +13,10 @@ struct Item {
     key: u8,
     value: u32,
     bytes: u64,
+    /// When it ends if it is not used.
     deadline: Instant,
+    /// When it ends however much it is used.
+    end: Instant,
 }
 
 /// Live items only, most recently used first: the model forgets an item the moment its time is over.
@@ -31,14 +35,27 @@ impl Model {
         Some(self.items.remove(place))
     }
 
-    fn get(&mut self, key: u8) -> Option<u32> {
-        let item = self.take(key)?;
+    fn get(&mut self, key: u8, now: Instant) -> Option<u32> {
+        let mut item = self.take(key)?;
+        item.deadline = self.deadline(item.end, now);
         self.items.insert(0, item.clone());
         Some(item.value)
     }
 
+    fn deadline(&self, end: Instant, now: Instant) -> Instant {
+        self.config.time_to_idle.map_or(end, |idle| now.saturating_add(idle).min(end))
+    }
+
     fn peek(&self, key: u8) -> Option<u32> {
         self.items.iter().find(|item| item.key == key).map(|item| item.value)
+    }
+
+    fn renew(&mut self, key: u8, end: Instant, now: Instant) {
+        let deadline = self.deadline(end, now);
+        if let Some(item) = self.items.iter_mut().find(|item| item.key == key) {
+            (item.deadline, item.end) = (deadline, end);
+        }
+        self.pass_time(now);
     }
 
     fn bytes(&self) -> u64 {
@@ -46,7 +63,8 @@ impl Model {
     }
 
     /// The answer, and how many others had to go.
-    fn insert(&mut self, item: Item, now: Instant) -> (Result<Option<u32>, TooLarge>, u64) {
+    fn insert(&mut self, mut item: Item, now: Instant) -> (Result<Option<u32>, TooLarge>, u64) {
+        item.deadline = self.deadline(item.end, now);
         let old = self.take(item.key).map(|old| old.value);
         let limit = self.config.max_entry_bytes.min(self.config.max_bytes);
         if item.bytes > limit {
@@ -69,7 +87,7 @@ enum Op {
     Pass(Duration),
     StepBack,
     Get(u8),
-    GetMut(u8, u32),
+    GetMut(u8),
     Peek(u8),
     Insert { key: u8, bytes: u64, ttl: Option<Duration> },
     Renew(u8, Option<Duration>),
@@ -93,7 +111,7 @@ fn ops(unit: u64) -> impl Strategy<Value = Vec<Op>> {
         4 => durations(unit).prop_map(Op::Pass),
         1 => Just(Op::StepBack),
         6 => key().prop_map(Op::Get),
-        1 => (key(), any::<u32>()).prop_map(|(key, value)| Op::GetMut(key, value)),
+        1 => key().prop_map(Op::GetMut),
         2 => key().prop_map(Op::Peek),
         12 => (key(), 0..14_u64, ttl()).prop_map(|(key, bytes, ttl)| Op::Insert { key, bytes, ttl }),
         2 => (key(), ttl()).prop_map(|(key, ttl)| Op::Renew(key, ttl)),
@@ -105,13 +123,17 @@ fn ops(unit: u64) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..120)
 }
 
-fn configs() -> impl Strategy<Value = StoreConfig> {
-    (0..9_usize, prop_oneof![Just(u64::MAX), 0..40_u64], prop_oneof![Just(u64::MAX), 0..14_u64]).prop_map(
-        |(max_entries, max_bytes, max_entry_bytes)| StoreConfig {
+fn configs(unit: u64) -> impl Strategy<Value = StoreConfig> {
+    let max_bytes = prop_oneof![Just(u64::MAX), 0..40_u64];
+    let max_entry_bytes = prop_oneof![Just(u64::MAX), 0..14_u64];
+    let time_to_idle = prop_oneof![2 => Just(None), 1 => durations(unit).prop_map(Some)];
+    (0..9_usize, max_bytes, max_entry_bytes, time_to_idle).prop_map(
+        |(max_entries, max_bytes, max_entry_bytes, time_to_idle)| StoreConfig {
             max_entries,
             max_bytes,
             max_entry_bytes,
             policy: Policy::Lru,
+            time_to_idle,
         },
     )
 }
@@ -124,13 +146,60 @@ struct Pair {
     /// Sweep in full before each call: then nothing that is over holds a place, and evictions are exact.
     swept: bool,
     inserted: u32,
+    /// Values that came in and of which nobody has said that they ended.
+    alive: BTreeSet<u32>,
+    /// What the store had counted when it was last asked what has ended.
+    counted: StoreStats,
 }
 
 impl Pair {
     fn new(config: StoreConfig, swept: bool) -> Self {
         let now = Instant::from_millis(5_000);
-        let store = Store::new(config, FixedState::with_seed(3), now);
-        Self { store, model: Model { items: Vec::new(), config }, now, swept, inserted: 0 }
+        let mut store = Store::new(config, FixedState::with_seed(3), now);
+        store.keep_removals();
+        let model = Model { items: Vec::new(), config };
+        Self { store, model, now, swept, inserted: 0, alive: BTreeSet::new(), counted: StoreStats::default() }
+    }
+
+    /// A new value, which nobody had before.
+    fn new_item(&mut self, key: u8, bytes: u64, ttl: Option<Duration>) -> Item {
+        self.inserted += 1;
+        let end = ttl.map_or(Instant::NEVER, |ttl| self.now.saturating_add(ttl));
+        Item { key, value: self.inserted, bytes, deadline: end, end }
+    }
+
+    /// Sets, and notes what the answer says of the values.
+    fn store_insert(&mut self, item: &Item) -> Result<Option<u32>, TooLarge> {
+        let answer = self.store.insert(self.now, item.key, item.value, item.bytes, item.end);
+        if let Ok(old) = answer {
+            self.alive.insert(item.value);
+            self.handed_back(old);
+        }
+        answer
+    }
+
+    fn handed_back(&mut self, value: Option<u32>) {
+        assert!(value.is_none_or(|value| self.alive.remove(&value)), "{value:?} has ended before");
+    }
+
+    /// Every value that came in has ended exactly once or is held, and each end was counted as what it was.
+    fn compare_ends(&mut self) {
+        let mut causes = [0_u64; 3];
+        for Removal { value, cause, .. } in self.store.take_removals() {
+            assert!(self.alive.remove(&value), "{value} ended twice");
+            match cause {
+                RemovalCause::Expired => causes[0] += 1,
+                RemovalCause::Evicted => causes[1] += 1,
+                RemovalCause::Removed => causes[2] += 1,
+                RemovalCause::Replaced => panic!("an insert hands back what it replaces"),
+            }
+        }
+        let held = self.store.order.iter().filter_map(|id| self.store.slab.get(id)).map(|entry| entry.value);
+        assert_eq!(held.collect::<BTreeSet<_>>(), self.alive);
+        let after = self.store.stats();
+        let before = core::mem::replace(&mut self.counted, after);
+        assert_eq!(causes[..2], [after.expired - before.expired, after.evictions() - before.evictions()]);
+        assert!(causes[2] <= after.removals - before.removals);
     }
 
     fn apply(&mut self, op: &Op) {
@@ -138,19 +207,23 @@ impl Pair {
         if self.swept {
             store.sweep(*now, usize::MAX);
         }
-        let until = |ttl: Option<Duration>| ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
         match *op {
             Op::Pass(time) => {
                 *now = now.saturating_add(time).min(Instant::from_nanos(u64::MAX - 2));
                 model.pass_time(*now);
             }
-            Op::StepBack => assert_eq!(store.get(Instant::EPOCH, &0).copied(), model.get(0)),
-            Op::Get(key) => assert_eq!(store.get(*now, &key).copied(), model.get(key)),
-            Op::GetMut(key, value) => {
-                if let Some(place) = store.get_mut(*now, &key) {
-                    *place = value;
-                    model.get(key).expect("the store has it");
-                    model.items[0].value = value;
+            // A clock that steps back is taken for one that stands.
+            Op::StepBack => assert_eq!(store.get(Instant::EPOCH, &0).copied(), model.get(0, store.now)),
+            Op::Get(key) => assert_eq!(store.get(*now, &key).copied(), model.get(key, *now)),
+            Op::GetMut(key) => {
+                let found = store.get_mut(*now, &key);
+                assert_eq!(found.as_deref().copied(), model.get(key, *now));
+                if let Some(place) = found {
+                    self.alive.remove(place);
+                    self.inserted += 1;
+                    *place = self.inserted;
+                    model.items[0].value = self.inserted;
+                    self.alive.insert(self.inserted);
                 }
             }
             Op::Peek(key) => {
@@ -158,19 +231,19 @@ impl Pair {
                 assert_eq!(store.contains(*now, &key), model.peek(key).is_some());
             }
             Op::Insert { key, bytes, ttl } => {
-                self.inserted += 1;
-                let item = Item { key, value: self.inserted, bytes, deadline: until(ttl) };
+                let item = self.new_item(key, bytes, ttl);
                 self.insert(&item);
             }
             Op::Renew(key, ttl) => {
-                let deadline = until(ttl);
-                assert_eq!(store.renew(*now, &key, deadline), model.peek(key).is_some());
-                if let Some(item) = model.items.iter_mut().find(|item| item.key == key) {
-                    item.deadline = deadline;
-                }
-                model.pass_time(*now);
+                let end = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
+                assert_eq!(store.renew(*now, &key, end), model.peek(key).is_some());
+                model.renew(key, end, *now);
             }
-            Op::Remove(key) => assert_eq!(store.remove(*now, &key), model.take(key).map(|item| item.value)),
+            Op::Remove(key) => {
+                let removed = store.remove(*now, &key);
+                assert_eq!(removed, model.take(key).map(|item| item.value));
+                self.handed_back(removed);
+            }
             Op::Sweep(budget) => {
                 let steps = store.steps();
                 let removed = store.sweep(*now, budget);
@@ -191,10 +264,10 @@ impl Pair {
     }
 
     fn insert(&mut self, item: &Item) {
+        let (held, evicted, steps) = (self.store.len(), self.store.stats().evictions(), self.store.steps());
+        let unswept = held > self.model.items.len();
+        let answer = self.store_insert(item);
         let Self { store, model, now, .. } = self;
-        let (held, evicted, steps) = (store.len(), store.stats().evictions(), store.steps());
-        let unswept = held > model.items.len();
-        let answer = store.insert(*now, item.key, item.value, item.bytes, item.deadline);
         let evicted = store.stats().evictions() - evicted;
 
         let (expected_answer, expected) = model.insert(item.clone(), *now);
@@ -212,19 +285,20 @@ impl Pair {
 
     fn compare(&mut self) {
         self.store.debug_validate();
+        self.compare_items();
+    }
+
+    fn compare_items(&mut self) {
         // The walk shows what is live at the latest time seen.
         self.store.sweep(self.now, if self.swept { usize::MAX } else { 0 });
-        let shown: Vec<Item> = self
+        let shown: Vec<_> = self
             .store
             .iter()
-            .map(|entry| Item {
-                key: *entry.key,
-                value: *entry.value,
-                bytes: entry.bytes,
-                deadline: entry.deadline,
-            })
+            .map(|EntryRef { key, value, bytes, deadline }| (*key, *value, bytes, deadline))
             .collect();
-        assert_eq!(shown, self.model.items);
+        let items = self.model.items.iter();
+        let expected: Vec<_> = items.map(|item| (item.key, item.value, item.bytes, item.deadline)).collect();
+        assert_eq!(shown, expected);
         assert!(self.store.bytes() >= self.model.bytes());
         if self.swept {
             assert_eq!((self.store.len(), self.store.bytes()), (shown.len(), self.model.bytes()));
@@ -235,30 +309,28 @@ impl Pair {
 /// A store that may have let go of anything that the model, whose bounds are none, still has.
 impl Pair {
     fn apply_loosely(&mut self, op: &Op) {
+        self.model.config = StoreConfig { max_entries: usize::MAX, max_bytes: u64::MAX, ..self.model.config };
         let Self { store, model, now, .. } = self;
-        model.config = StoreConfig { max_entries: usize::MAX, max_bytes: u64::MAX, ..model.config };
         let is_of = |found: Option<u32>, expected: Option<u32>| found.is_none() || found == expected;
         match *op {
             Op::Insert { key, bytes, ttl } => {
-                self.inserted += 1;
-                let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
-                let item = Item { key, value: self.inserted, bytes, deadline };
-                let limit = store.config().max_entry_bytes.min(store.config().max_bytes);
-                match store.insert(*now, key, item.value, bytes, deadline) {
-                    Ok(old) => assert!(is_of(old, model.insert(item, *now).0.expect("fits"))),
+                let item = self.new_item(key, bytes, ttl);
+                let limit = self.store.config().entry_limit();
+                match self.store_insert(&item) {
+                    Ok(old) => assert!(is_of(old, self.model.insert(item, self.now).0.expect("fits"))),
                     Err(refused) => {
-                        model.take(key);
+                        self.model.take(key);
                         assert_eq!(refused, TooLarge { bytes, limit });
                         assert!(bytes > limit);
                     }
                 }
             }
             Op::Renew(key, ttl) => {
-                let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
-                if store.renew(*now, &key, deadline) {
-                    model.items.iter_mut().find(|item| item.key == key).expect("set").deadline = deadline;
+                let end = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
+                if store.renew(*now, &key, end) {
+                    assert!(model.peek(key).is_some());
+                    model.renew(key, end, *now);
                 }
-                model.pass_time(*now);
             }
             Op::Pass(time) => {
                 *now = now.saturating_add(time).min(Instant::from_nanos(u64::MAX - 2));
@@ -266,12 +338,13 @@ impl Pair {
             }
             Op::Get(key) => {
                 let shared = store.get_shared(*now, &key).copied();
-                assert!(is_of(shared, model.get(key)));
+                assert!(is_of(shared, model.get(key, *now)));
                 assert_eq!(store.get(*now, &key).copied(), shared, "who shares sees the same");
             }
             Op::Remove(key) => {
                 let removed = store.remove(*now, &key);
                 assert!(is_of(removed, model.take(key).map(|item| item.value)));
+                self.handed_back(removed);
             }
             Op::Sweep(budget) => assert!(store.sweep(*now, budget) <= budget),
             Op::RemoveEven => {
@@ -283,7 +356,7 @@ impl Pair {
                 store.clear();
                 model.items.clear();
             }
-            Op::StepBack | Op::GetMut(..) | Op::Peek(_) => {}
+            Op::StepBack | Op::GetMut(_) | Op::Peek(_) => {}
         }
     }
 }
@@ -291,11 +364,12 @@ impl Pair {
 proptest! {
     /// On whole ticks and swept in full, everything is exact: answers, order, victims, counts.
     #[test]
-    fn swept_store_is_the_model(config in configs(), ops in ops(1 << 20)) {
+    fn swept_store_is_the_model(config in configs(1 << 20), ops in ops(1 << 20)) {
         let mut pair = Pair::new(config, true);
         pair.now = Instant::from_nanos(5 << 30);
         for op in ops {
             pair.apply(&op);
+            pair.compare_ends();
             pair.compare();
         }
     }
@@ -303,10 +377,11 @@ proptest! {
     /// At any nanosecond and swept as it comes, answers and order are the model's still; where something that is
     /// over still holds a place, a live entry may go in its stead.
     #[test]
-    fn unswept_store_answers_as_the_model(config in configs(), ops in ops(1)) {
+    fn unswept_store_answers_as_the_model(config in configs(1), ops in ops(1)) {
         let mut pair = Pair::new(config, false);
         for op in ops {
             pair.apply(&op);
+            pair.compare_ends();
             pair.compare();
         }
     }
@@ -314,10 +389,11 @@ proptest! {
     /// Whatever its policy, a store answers with what was set last or with nothing, keeps its bounds, and never lets go
     /// of a live entry without counting it.
     #[test]
-    fn adaptive_store_is_a_cache_of_the_map(config in configs(), ops in ops(1)) {
+    fn adaptive_store_is_a_cache_of_the_map(config in configs(1), ops in ops(1)) {
         let mut pair = Pair::new(StoreConfig { policy: Policy::Adaptive, ..config }, false);
         for op in ops {
             pair.apply_loosely(&op);
+            pair.compare_ends();
             pair.store.debug_validate();
         }
     }

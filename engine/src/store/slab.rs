@@ -8,7 +8,6 @@ pub(super) struct Entry<K, V> {
     /// The whole hash: growing the index and evicting never touch the key again.
     pub(super) hash: u64,
     pub(super) deadline: Instant,
-    pub(super) bytes: u64,
     pub(super) key: K,
     pub(super) value: V,
 }

@@ -205,6 +205,43 @@ fn sweeping_when_told_is_never_late_and_always_ends() {
     assert!(wakes <= 6 * wheel::LEVELS, "{wakes} wakes");
 }
 
+#[test]
+fn a_use_moves_the_deadline_but_not_past_its_end() {
+    let idle = Some(Duration::from_millis(40));
+    let mut store = store(StoreConfig { time_to_idle: idle, ..StoreConfig::default() });
+    let deadline = |store: &TestStore, key: &'static str| {
+        store.debug_validate();
+        store.iter().find(|entry| *entry.key == key).map(|entry| entry.deadline)
+    };
+    fill(&mut store, &["a"]);
+    store.insert(at(0), "b", 0, 1, at(50)).expect("fits");
+    assert_eq!((deadline(&store, "a"), deadline(&store, "b")), (Some(at(40)), Some(at(40))));
+    assert!(store.peek(at(25), "a").is_some() && store.get_shared(at(25), "a").is_some());
+    assert_eq!(deadline(&store, "a"), Some(at(40)), "these are no uses");
+    assert!(store.get(at(25), "a").is_some() && store.get_mut(at(25), "b").is_some());
+    assert_eq!((deadline(&store, "a"), deadline(&store, "b")), (Some(at(65)), Some(at(50))));
+    assert!(store.renew(at(30), "b", NEVER));
+    assert_eq!(deadline(&store, "b"), Some(at(70)));
+    store.insert(at(40), "a", 0, 1, at(45)).expect("fits");
+    assert!(store.get(at(41), "a").is_some(), "the place of an earlier entry remembers nothing of it");
+    assert_eq!((deadline(&store, "a"), store.sweep(at(100), 9)), (Some(at(45)), 2));
+}
+
+#[test]
+fn what_has_ended_is_kept_for_those_only_who_ask() {
+    let mut store = of_entries(1);
+    fill(&mut store, &["a", "b"]);
+    assert!(store.take_removals().is_empty());
+    store.keep_removals();
+    fill(&mut store, &["c", "d", "d"]);
+    let removal = |key, cause| Removal { key, value: 0, cause };
+    let evicted = |key| removal(key, RemovalCause::Evicted);
+    assert_eq!(store.take_removals(), [evicted("b"), evicted("c")]);
+    assert!(store.take_removals().is_empty(), "each once");
+    store.clear();
+    assert_eq!(store.take_removals(), [removal("d", RemovalCause::Removed)]);
+}
+
 // Inventory M5 and M8: cost and bytes.
 
 #[test]
@@ -310,8 +347,12 @@ fn capacity_zero_stores_nothing_and_one_stores_the_last() {
 #[test]
 fn an_entry_costs_what_the_docs_say() {
     assert_eq!(ENTRY_OVERHEAD, 48);
-    assert_eq!(Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD, 40, "without the index");
-    assert_eq!(Slab::<String, Vec<u8>>::OVERHEAD, 24);
+    assert_eq!(
+        Slab::<u64, u64>::OVERHEAD + 2 * Links::OVERHEAD,
+        32,
+        "without the index, where weights are equal"
+    );
+    assert_eq!(Slab::<String, Vec<u8>>::OVERHEAD, 16);
 }
 
 #[test]
@@ -320,16 +361,20 @@ fn memory_ends_at_the_bound_without_slack() {
     for key in 0..3000_u32 {
         store.insert(at(0), key, (), 1, at(10)).expect("fits");
     }
-    assert_eq!(store.memory(), (1000, 1001, 1000 + wheel::HEADS as usize));
+    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 0]);
+    for key in 0..3000_u32 {
+        store.insert(at(0), key, (), key.into(), at(10)).expect("fits");
+    }
+    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000]);
     store.clear();
     store.insert(at(0), 0, (), 1, at(10)).expect("fits");
-    assert_eq!(store.memory(), (1000, 1001, 1000 + wheel::HEADS as usize), "clear keeps it");
+    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000], "clear keeps it");
 }
 
 impl<K, V, S> Store<K, V, S> {
-    /// Capacities of the slab, the order of use and the wheel.
-    fn memory(&self) -> (usize, usize, usize) {
-        (self.slab.capacity(), self.order.capacity(), self.wheel.capacity())
+    /// Capacities of the slab, the order of use, the wheel and the weights.
+    fn memory(&self) -> [usize; 4] {
+        [self.slab.capacity(), self.order.capacity(), self.wheel.capacity(), self.weights.capacity()]
     }
 }
 

@@ -16,7 +16,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
             assert_eq!(self.find(entry.hash, &entry.key), Some(id), "the index finds the entry by its key");
             entries += 1;
             timed += usize::from(!entry.deadline.is_never());
-            bytes += entry.bytes;
+            bytes += self.weights.get(id);
+            let latest = self.idle.as_ref().map_or(entry.deadline, |idle| idle.end_of(id));
+            assert!(entry.deadline <= latest, "uses move a deadline no further than its end");
         }
         assert_eq!(entries, self.index.len(), "every indexed entry is in the order of use");
         self.slab.validate(entries);

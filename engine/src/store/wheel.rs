@@ -46,27 +46,43 @@ pub(super) struct Wheel {
     occupied: [u64; LEVELS as usize],
     /// The tick that time has reached, as far as the due list is worked off.
     current: u64,
+    /// Nothing is due before this tick: the start of the earliest bucket, or earlier where that was emptied by others.
+    idle_until: u64,
 }
 
 impl Wheel {
     /// An empty wheel for the ids `0..ids`. Allocates nothing until the first deadline is scheduled.
     pub(super) const fn new(now: Instant, ids: usize) -> Self {
-        Self { links: Links::new(HEADS, ids), occupied: [0; LEVELS as usize], current: tick_of(now) }
+        Self {
+            links: Links::new(HEADS, ids),
+            occupied: [0; LEVELS as usize],
+            current: tick_of(now),
+            idle_until: u64::MAX,
+        }
     }
 
     /// Files `id` under `deadline`, wherever it was filed before; `Instant::NEVER` only takes it out. Constant time.
+    #[inline]
     pub(super) fn schedule(&mut self, id: u32, deadline: Instant) {
         self.cancel(id);
-        if deadline.is_never() {
-            return;
+        if !deadline.is_never() {
+            self.file(id, deadline);
         }
-        let bucket = self.bucket_of(due_tick(deadline));
+    }
+
+    fn file(&mut self, id: u32, deadline: Instant) {
+        let (bucket, start) = self.bucket_of(due_tick(deadline));
+        self.idle_until = self.idle_until.min(start);
         self.mark(bucket);
         self.links.push_front(bucket, id);
     }
 
     /// Takes `id` out, if it is in. Constant time.
+    #[inline]
     pub(super) fn cancel(&mut self, id: u32) {
+        if self.links.is_untouched() {
+            return;
+        }
         if let Some(bucket) = self.links.unlink(id) {
             self.unmark(bucket);
         }
@@ -75,12 +91,26 @@ impl Wheel {
     /// The next id whose bucket `now` has reached; it is out of the wheel then. Its deadline is over, or within the
     /// bucket: the caller looks, and schedules it again if it was not. Constant time.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u32> {
+        if self.is_idle(now) {
+            return None;
+        }
         let id = match self.links.back(DUE) {
             Some(id) => id,
             None => self.open_bucket(tick_of(now))?,
         };
         self.links.unlink(id);
         Some(id)
+    }
+
+    /// Moves time to `now` if nothing is due before that, and says whether it did: nearly always, for next to nothing.
+    #[inline]
+    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        let now = tick_of(now);
+        let is_idle = now < self.idle_until;
+        if is_idle {
+            self.current = self.current.max(now);
+        }
+        is_idle
     }
 
     /// When [`pop`](Self::pop) has something to hand out: never before the earliest deadline's bucket begins, and
@@ -96,6 +126,7 @@ impl Wheel {
     pub(super) fn clear(&mut self) {
         self.links.clear();
         self.occupied = [0; LEVELS as usize];
+        self.idle_until = u64::MAX;
     }
 
     #[cfg(test)]
@@ -106,6 +137,9 @@ impl Wheel {
     /// Panics where a bucket's mark is wrong or an id is not in the bucket of its deadline. Returns the number of ids.
     pub(super) fn validate(&self, deadline_of: impl Fn(u32) -> Instant) -> usize {
         let mut count = 0;
+        let first =
+            self.links.back(DUE).map(|_| self.current).or(self.first_bucket().map(|(_, start)| start));
+        assert!(first.is_none_or(|first| self.idle_until <= first), "idle beyond {first:?}");
         for list in 0..HEADS {
             self.links.validate(list);
             let marked = self.occupied.get((list / SLOTS) as usize).map(|slots| slots >> (list % SLOTS) & 1);
@@ -116,7 +150,7 @@ impl Wheel {
             for id in self.links.iter(list) {
                 let due = due_tick(deadline_of(id));
                 assert!(
-                    list == DUE || list == self.bucket_of(due),
+                    list == DUE || list == self.bucket_of(due).0,
                     "id {id}, due at {due}, is in bucket {list}"
                 );
                 count += 1;
@@ -135,7 +169,8 @@ impl Wheel {
                 self.links.move_all(bucket, DUE);
                 self.links.back(DUE)
             }
-            _ => {
+            bucket => {
+                self.idle_until = bucket.map_or(u64::MAX, |(_, start)| start);
                 self.current = self.current.max(now);
                 None
             }
@@ -151,13 +186,15 @@ impl Wheel {
         Some((level * SLOTS + slot, above | u64::from(slot) << shift))
     }
 
-    fn bucket_of(&self, due: u64) -> u32 {
+    /// Where a deadline is filed, and the tick at which that begins.
+    fn bucket_of(&self, due: u64) -> (u32, u64) {
         if due <= self.current {
-            return DUE;
+            return (DUE, due);
         }
         let level = (due ^ self.current).ilog2() / DIGIT_BITS;
-        let slot = (due >> (level * DIGIT_BITS)) as u32 % SLOTS;
-        level * SLOTS + slot
+        let shift = level * DIGIT_BITS;
+        let start = due >> shift;
+        (level * SLOTS + start as u32 % SLOTS, start << shift)
     }
 
     fn mark(&mut self, bucket: u32) {
@@ -238,10 +275,10 @@ mod tests {
             (1 << 44, (7, 4)),
         ];
         for (due, (level, slot)) in cases {
-            assert_eq!(wheel.bucket_of(due), level * SLOTS + slot, "tick {due}");
+            assert_eq!(wheel.bucket_of(due).0, level * SLOTS + slot, "tick {due}");
         }
-        assert_eq!(wheel.bucket_of(3 * 64 + 9), DUE);
-        assert_eq!(wheel.bucket_of(0), DUE);
+        assert_eq!(wheel.bucket_of(3 * 64 + 9).0, DUE);
+        assert_eq!(wheel.bucket_of(0).0, DUE);
     }
 
     #[test]

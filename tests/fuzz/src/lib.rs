@@ -4,17 +4,19 @@
 
 mod lane;
 mod resp;
+mod store;
 mod url;
 
 pub use lane::{handshake, link};
 pub use resp::{command_encode, resp_differential, resp_round_trip, resp_scan, resp_split};
+pub use store::store_ops;
 pub use url::url;
 
 /// A target: its name, which is that of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target there is.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("command_encode", command_encode),
     ("handshake", handshake),
     ("link", link),
@@ -22,6 +24,7 @@ pub const TARGETS: [Target; 8] = [
     ("resp_round_trip", resp_round_trip),
     ("resp_scan", resp_scan),
     ("resp_split", resp_split),
+    ("store_ops", store_ops),
     ("url", url),
 ];
 

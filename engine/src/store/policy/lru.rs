@@ -28,10 +28,7 @@ impl Order for Lru {
     }
 
     fn touch(&mut self, id: u32) {
-        if self.first() != Some(id) {
-            self.links.unlink(id);
-            self.links.push_front(HEAD, id);
-        }
+        self.links.move_front(HEAD, id);
     }
 
     /// Moving is not for those who share.

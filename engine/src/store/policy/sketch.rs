@@ -63,15 +63,13 @@ impl Sketch {
         for _ in 0..self.due.wrapping_sub(core::mem::replace(halvings, self.due)).min(4) {
             block.iter_mut().for_each(|word| *word = *word >> 1 & HALVED);
         }
-        for _ in 0..times {
-            let least = least(block, hash);
-            for row in 0..4 {
-                let (word, shift) = counter(hash, row);
-                if let Some(word) =
-                    block.get_mut(word).filter(|word| **word >> shift & MOST == least && least < MOST)
-                {
-                    *word += 1 << shift;
-                }
+        // As if the least of its counters were incremented so many times: none of them falls behind.
+        let wanted = (least(block, hash) + u64::from(times)).min(MOST);
+        for row in 0..4 {
+            let (word, shift) = counter(hash, row);
+            if let Some(word) = block.get_mut(word) {
+                let missing = wanted.saturating_sub(*word >> shift & MOST);
+                *word += missing << shift;
             }
         }
         self.counted += usize::from(times);

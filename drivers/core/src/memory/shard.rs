@@ -1,0 +1,168 @@
+//! A part of a cache that is locked by itself, and the room that all parts share.
+//!
+//! The bounds are those of the whole cache: a shard takes room before it grows, from what is left for all, and gives back
+//! what it no longer needs when it is let go of. So there is never more in the shards together than the bounds allow,
+//! and nothing is evicted while there is room anywhere. A shard that finds none left evicts from its own, whose place the
+//! newcomer gets without anybody else noticing: in a full cache an insert only reads that there is no room.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use larder_engine::store::Store;
+
+/// On a cache line of its own, so that a busy shard does not slow its neighbours down.
+#[repr(align(128))]
+pub(super) struct Shard<K, V> {
+    /// Of hashed keys: the cache hashes each once.
+    store: RwLock<Store<K, V, ()>>,
+    /// Reads that only shared the store, which could not count them.
+    pub(super) hits: AtomicU64,
+    pub(super) misses: AtomicU64,
+}
+
+impl<K, V> Shard<K, V> {
+    pub(super) fn new(store: Store<K, V, ()>) -> Self {
+        Self { store: RwLock::new(store), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, ()>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write<'a>(&'a self, room: Option<&'a Room>) -> Writing<'a, K, V> {
+        let store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        let taken = room.map_or(Size::ZERO, |room| room.size_of(&store));
+        Writing { store, room, taken }
+    }
+}
+
+/// A shard that is being changed.
+pub(super) struct Writing<'a, K, V> {
+    store: RwLockWriteGuard<'a, Store<K, V, ()>>,
+    /// `None` where the store's own bounds are those of the cache.
+    room: Option<&'a Room>,
+    /// The room that the shard has.
+    taken: Size,
+}
+
+impl<K, V> Writing<'_, K, V> {
+    /// Takes the room that the shard needs to grow by so much; `false` where not enough is left.
+    pub(super) fn take(&mut self, more: Size) -> bool {
+        let Some(room) = self.room else { return true };
+        let held = room.size_of(&self.store);
+        let missing = held.plus(more).minus(self.taken);
+        let is_there = missing == Size::ZERO || room.take(missing);
+        if is_there {
+            self.taken = self.taken.plus(missing);
+        }
+        is_there
+    }
+}
+
+impl<K, V> Deref for Writing<'_, K, V> {
+    type Target = Store<K, V, ()>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.store
+    }
+}
+
+impl<K, V> DerefMut for Writing<'_, K, V> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.store
+    }
+}
+
+impl<K, V> Drop for Writing<'_, K, V> {
+    /// With the shard still locked, and also when the caller's code has panicked.
+    fn drop(&mut self) {
+        if let Some(room) = self.room {
+            room.give(self.taken.minus(room.size_of(&self.store)));
+        }
+    }
+}
+
+/// Entries, and bytes where these are bounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Size {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+}
+
+impl Size {
+    pub(super) const ZERO: Self = Self { entries: 0, bytes: 0 };
+
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self {
+            entries: self.entries.saturating_add(more.entries),
+            bytes: self.bytes.saturating_add(more.bytes),
+        }
+    }
+
+    /// What this has beyond the other, of each kind.
+    fn minus(self, less: Self) -> Self {
+        Self {
+            entries: self.entries.saturating_sub(less.entries),
+            bytes: self.bytes.saturating_sub(less.bytes),
+        }
+    }
+}
+
+/// What may still come in, over all shards.
+#[repr(align(128))]
+pub(super) struct Room {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    is_weighed: bool,
+}
+
+impl Room {
+    pub(super) fn new(max_entries: usize, max_bytes: Option<u64>) -> Self {
+        Self {
+            entries: AtomicU64::new(max_entries as u64),
+            bytes: AtomicU64::new(max_bytes.unwrap_or(0)),
+            is_weighed: max_bytes.is_some(),
+        }
+    }
+
+    fn size_of<K, V>(&self, store: &Store<K, V, ()>) -> Size {
+        Size { entries: store.len() as u64, bytes: if self.is_weighed { store.bytes() } else { 0 } }
+    }
+
+    #[cfg(test)]
+    pub(super) fn left(&self) -> Size {
+        let [entries, bytes] = [&self.entries, &self.bytes].map(|left| left.load(Ordering::Relaxed));
+        Size { entries, bytes }
+    }
+
+    /// All of it, or nothing.
+    fn take(&self, size: Size) -> bool {
+        if !take(&self.entries, size.entries) {
+            return false;
+        }
+        let is_there = !self.is_weighed || take(&self.bytes, size.bytes);
+        if !is_there {
+            give(&self.entries, size.entries);
+        }
+        is_there
+    }
+
+    fn give(&self, size: Size) {
+        give(&self.entries, size.entries);
+        give(&self.bytes, size.bytes);
+    }
+}
+
+/// Reads only where there is not enough, or nothing to take. Nothing else is ordered by these numbers: what has
+/// been taken was let go of by somebody who held a lock, and who evicts holds another.
+fn take(from: &AtomicU64, number: u64) -> bool {
+    let less = |left: u64| left.checked_sub(number);
+    number == 0 || from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+}
+
+fn give(to: &AtomicU64, number: u64) {
+    if number > 0 {
+        to.fetch_add(number, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,190 @@
+//! What becomes of entries: in, changed, out, with every structure kept in step.
+
+use super::policy::Order;
+use super::slab::{Entry, is_over};
+use super::{EntryRef, Removal, RemovalCause, STEPS_PER_INSERT, Store};
+use crate::Instant;
+use hashbrown::Equivalent;
+
+/// Which bound an eviction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// That on the number of entries.
+    Entries,
+    /// That on the sum of their bytes.
+    Bytes,
+}
+
+impl<K, V, S> Store<K, V, S> {
+    /// What is shown of the entry.
+    pub(super) fn entry(&self, id: u32) -> Option<EntryRef<'_, K, V>> {
+        let Entry { key, value, deadline, .. } = self.slab.get(id)?;
+        Some(EntryRef { key, value, bytes: self.weights.get(id), deadline: *deadline })
+    }
+
+    pub(super) fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let is_it = |&id: &u32| self.slab.get(id).is_some_and(|entry| key.equivalent(&entry.key));
+        self.index.find(hash, is_it).copied()
+    }
+
+    /// The id of `key`'s entry. Where that is over, it goes, and there is none.
+    pub(super) fn find_live<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut is_over = false;
+        let is_it = |&id: &u32| {
+            self.slab.get(id).is_some_and(|entry| {
+                is_over = entry.is_over(now);
+                key.equivalent(&entry.key)
+            })
+        };
+        let id = self.index.find(hash, is_it).copied()?;
+        if is_over {
+            self.expire(id);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// A value that cannot be held: what it was to replace is no longer current.
+    pub(super) fn refuse(&mut self, old: Option<u32>) {
+        self.stats.refused += 1;
+        if let Some(id) = old {
+            self.stats.removals += 1;
+            self.end(id, RemovalCause::Removed);
+        }
+    }
+
+    /// Takes a new entry in, and makes room for it before.
+    pub(super) fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
+        self.stats.inserts += 1;
+        let (hash, end) = (entry.hash, entry.deadline);
+        if is_over(self.deadline(end), self.now) {
+            self.stats.expired += 1;
+            return self.report(entry, RemovalCause::Expired);
+        }
+        if self.capacity == 0 {
+            self.stats.evicted_for_entries += 1;
+            return self.report(entry, RemovalCause::Evicted);
+        }
+        while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
+        self.make_bytes(bytes);
+        let id = self.slab.insert(entry);
+        self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        self.set_deadline(id, end);
+        self.weigh(id, bytes);
+        self.bytes += bytes;
+    }
+
+    pub(super) fn overwrite(&mut self, id: u32, value: V, bytes: u64, deadline: Instant) -> Option<V> {
+        self.stats.updates += 1;
+        let entry = self.slab.get_mut(id)?;
+        let previous = core::mem::replace(&mut entry.value, value);
+        self.order.touch(id);
+        if !self.set_deadline(id, deadline) {
+            return Some(previous);
+        }
+        let weight = self.weights.get(id);
+        self.make_bytes(bytes.saturating_sub(weight));
+        // Under another policy than LRU it may have been its own victim.
+        if self.slab.get(id).is_some() {
+            self.weigh(id, bytes);
+            self.bytes = self.bytes - weight + bytes;
+        }
+        Some(previous)
+    }
+
+    /// When an entry is over that is used now and ends at `end` at the latest.
+    fn deadline(&self, end: Instant) -> Instant {
+        self.idle.as_ref().map_or(end, |idle| idle.deadline(end, self.now))
+    }
+
+    /// The entry is used, and ends at `end` at the latest. Whether it is still there then.
+    #[inline]
+    pub(super) fn set_deadline(&mut self, id: u32, end: Instant) -> bool {
+        let deadline = self.deadline(end);
+        if is_over(deadline, self.now) {
+            self.expire(id);
+            return false;
+        }
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.deadline = deadline;
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.set_end(id, end);
+        }
+        self.wheel.schedule(id, deadline);
+        true
+    }
+
+    /// Time goes forward only.
+    pub(super) fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Takes the entry out of every structure.
+    pub(super) fn detach(&mut self, id: u32) -> Option<Entry<K, V>> {
+        let entry = self.slab.remove(id)?;
+        if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
+            slot.remove();
+        }
+        self.order.remove(id);
+        self.wheel.cancel(id);
+        self.bytes -= self.weights.get(id);
+        Some(entry)
+    }
+
+    /// Takes the entry out, for whoever wants to know.
+    pub(super) fn end(&mut self, id: u32, cause: RemovalCause) {
+        if let Some(entry) = self.detach(id) {
+            self.report(entry, cause);
+        }
+    }
+
+    fn report(&mut self, entry: Entry<K, V>, cause: RemovalCause) {
+        if let Some(removals) = &mut self.removals {
+            removals.push(Removal { key: entry.key, value: entry.value, cause });
+        }
+    }
+
+    /// The entry has ended by its deadline.
+    pub(super) fn expire(&mut self, id: u32) {
+        self.stats.expired += 1;
+        self.end(id, RemovalCause::Expired);
+    }
+
+    /// Removes at least one entry, unless there is none: what has expired, or else what the policy says.
+    pub(super) fn make_room(&mut self, bound: Bound) -> bool {
+        if !self.wheel.is_idle(self.now) && self.sweep(self.now, STEPS_PER_INSERT) > 0 {
+            return true;
+        }
+        let hash_of = |id| self.slab.get(id).map_or(0, |entry| entry.hash);
+        let Some(id) = self.order.victim(hash_of) else { return false };
+        let Some(entry) = self.detach(id) else { return false };
+        self.steps += 1;
+        // The wheel knows whole ticks only; the victim may have expired within the current one.
+        let (counter, cause) = match bound {
+            _ if entry.is_over(self.now) => (&mut self.stats.expired, RemovalCause::Expired),
+            Bound::Entries => (&mut self.stats.evicted_for_entries, RemovalCause::Evicted),
+            Bound::Bytes => (&mut self.stats.evicted_for_bytes, RemovalCause::Evicted),
+        };
+        *counter += 1;
+        self.report(entry, cause);
+        true
+    }
+
+    /// Evicts until there is room for so many bytes more, which are no more than there can be.
+    fn make_bytes(&mut self, bytes: u64) {
+        while self.config.max_bytes - self.bytes < bytes && self.make_room(Bound::Bytes) {}
+    }
+
+    fn weigh(&mut self, id: u32, bytes: u64) {
+        self.weights.set(id, bytes, self.len() > 1);
+    }
+}
