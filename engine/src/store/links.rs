@@ -30,7 +30,7 @@ impl Links {
     }
 
     /// Whether no id was ever linked, or all were forgotten.
-    pub(super) const fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         self.cells.is_empty()
     }
 

@@ -137,8 +137,11 @@ impl Wheel {
     /// Panics where a bucket's mark is wrong or an id is not in the bucket of its deadline. Returns the number of ids.
     pub(super) fn validate(&self, deadline_of: impl Fn(u32) -> Instant) -> usize {
         let mut count = 0;
-        let first =
-            self.links.back(DUE).map(|_| self.current).or(self.first_bucket().map(|(_, start)| start));
+        let first = self
+            .links
+            .back(DUE)
+            .map(|_| self.current)
+            .or_else(|| self.first_bucket().map(|(_, start)| start));
         assert!(first.is_none_or(|first| self.idle_until <= first), "idle beyond {first:?}");
         for list in 0..HEADS {
             self.links.validate(list);
