@@ -7,12 +7,11 @@ use core::time::Duration;
 use super::circuit::Circuit;
 use super::clear::{Clear, Cleared};
 use super::lane::Lane;
-use super::operation::{
-    Answer, KeyBuf, Operation, OperationError, Parts, Request, Tally, key_hash, lane_index,
-};
+use super::operation::{Operation, Parts, Tally, key_hash, lane_index};
 use super::outcome::LaneStats;
 use super::record::{Recorder, Recording};
 use super::replay::Replay;
+use super::request::{Answer, KeyBuf, OperationError, Request};
 use super::tier::{Tier, TierConfig};
 use super::{Action, Disconnect, Fatal, Transmit};
 use crate::config::LaneConfig;

@@ -29,8 +29,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::journal::{Change, Item, Seen};
-use super::operation::{OperationError, Parts, advance, key_hash};
+use super::operation::{Parts, advance, key_hash};
 use super::outcome::{Outcome, Refused};
+use super::request::OperationError;
 use super::slots::OpId;
 use super::sweep::{Sweep, is_refusal};
 use super::tier::Reconcile;
