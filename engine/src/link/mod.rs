@@ -541,7 +541,8 @@ impl<T> Link<T> {
             out.append(&mut self.control);
             return Transmit::Ready;
         }
-        let open = matches!(self.state, State::Ready | State::Draining { .. });
+        let open = matches!(self.state, State::Ready | State::Draining { .. })
+            || (mistake!(EagerWriter) && matches!(self.state, State::Handshaking { .. }));
         if !open || self.retiring || !self.pipeline.has_staged() {
             return Transmit::Nothing;
         }
@@ -637,7 +638,7 @@ impl<T> Link<T> {
             }
         });
         let identity = self.identity.take();
-        if let Some(keys) = unanswered {
+        if let Some(keys) = unanswered.filter(|_| !mistake!(NoFence)) {
             self.zombie = Some(Zombie { identity, keys });
         }
     }

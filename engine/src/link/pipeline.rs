@@ -188,7 +188,9 @@ impl<T> Pipeline<T> {
             return None;
         }
         let entry = self.queue.pop_front()?;
-        self.bytes -= entry.len;
+        if !mistake!(BytesStay) {
+            self.bytes -= entry.len;
+        }
         self.keys.drain(..entry.key);
         Some(entry.owner)
     }
@@ -203,6 +205,9 @@ impl<T> Pipeline<T> {
         keep_staged: bool,
         mut ended: impl FnMut(Orphan<T>),
     ) -> Option<Vec<Bytes>> {
+        if mistake!(KeptInFlight) {
+            return None;
+        }
         let (staged, staged_keys) = self.split_off_staged();
         let mut keys = Bytes::from(Vec::from(core::mem::replace(&mut self.keys, staged_keys)));
         let mut strays = None;

@@ -131,6 +131,7 @@ impl Lane {
         if must_wait && self.waiters >= self.link.config().max_waiting {
             return Err(Refused::Overloaded);
         }
+        let deadline = if mistake!(EndlessWait) && must_wait { Instant::NEVER } else { deadline };
         let op = Op::new(command, permit, deadline, len);
         let id = self.slots.insert(op, State::Waiting);
         if must_wait {
@@ -512,14 +513,17 @@ impl Lane {
             State::InFlight { .. } | State::Delayed { .. } => {}
             State::Done(..) | State::Free { .. } => return,
         }
-        signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned, took);
+        if !mistake!(PlaceKept) {
+            signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned, took);
+        }
     }
 
     fn has_room(&self, len: usize) -> bool {
         let config = self.link.config();
         let (operations, bytes) = self.link.in_flight();
-        operations + self.reserved.0 < config.max_in_flight
-            && bytes.saturating_add(self.reserved.1).saturating_add(len) <= config.max_in_flight_bytes
+        let reserved = if mistake!(RoomGivenTwice) { (0, 0) } else { self.reserved };
+        operations + reserved.0 < config.max_in_flight
+            && bytes.saturating_add(reserved.1).saturating_add(len) <= config.max_in_flight_bytes
     }
 
     fn release(&mut self, len: usize) {
@@ -549,7 +553,7 @@ impl Lane {
         while let Some(&id) = self.waiting.front() {
             if is_waiting(&self.slots, id) {
                 let len = self.slots.get(id).map_or(0, |slot| slot.op.len);
-                if !self.has_room(len) {
+                if !self.has_room(len) || (mistake!(PassedOver) && self.link.in_flight().0 > 0) {
                     break;
                 }
                 self.waiters -= 1;

@@ -52,6 +52,7 @@ pub fn run(choices: &mut Choices, options: Options) -> Outcome {
 /// Runs a script; what it does not say is boring.
 #[must_use]
 pub fn run_script(script: &Script, options: Options) -> Outcome {
+    Canary::choose(options.canary);
     let mut world =
         World::new(outside(script.setup.clone(), options.canary, options.readable), options.record);
     world.run(&script.events);
