@@ -182,6 +182,11 @@ impl<T> Pipeline<T> {
         self.written > before && self.queue.front().is_some_and(|oldest| oldest.end > before)
     }
 
+    /// The owner of the oldest command that was handed over.
+    pub(crate) fn oldest(&self) -> Option<&T> {
+        self.queue.front().filter(|_| !self.is_quiet()).map(|entry| &entry.owner)
+    }
+
     /// The owner of the oldest command that was handed over, whose reply has come.
     pub(crate) fn answered(&mut self) -> Option<T> {
         if self.is_quiet() {

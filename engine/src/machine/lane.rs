@@ -231,6 +231,14 @@ impl Lane {
         self.link.hurry(now);
     }
 
+    /// A reply made no sense to its caller: makes sure, with a PING, that the server's replies are those to the commands whose
+    /// turn it is. If they are not, the connection is closed.
+    pub(crate) fn doubt(&mut self) {
+        self.news = true;
+        self.link.doubt();
+        self.note(|_| Input::Doubt {}, |_, _| {});
+    }
+
     // ---- the driver ----
 
     /// The socket is connected.

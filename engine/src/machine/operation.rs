@@ -269,7 +269,10 @@ impl Operation {
         match (&answer, fence) {
             (Ok(answer), Some(fence)) => self.mirror(parts, now, fence, answer),
             (Ok(_), None) => {}
-            (Err(_), _) => self.lose_copy(parts, now),
+            (Err(_), _) => {
+                parts.with_lane(self.hash, Lane::doubt);
+                self.lose_copy(parts, now);
+            }
         }
         answer
     }

@@ -18,7 +18,8 @@ const SCRIPTS: &[(Canary, &str)] = &[
     (Canary::HelloMadeUp, "setup latency 5000\n5000us get 0 0"),
     (
         Canary::WideBounds,
-        "setup max_in_flight 1\n5000us get 0 0\n5000us get 0 0\n5000us get 0 0\n5000us get 0 0\n5000us get 0 0",
+        "setup max_in_flight 2\n5000us get 0 0\n5000us get 0 0\n5000us get 0 0\n5000us get 0 0\n5000us get 0 0\n\
+         5000us get 0 0",
     ),
     (Canary::Busy, ""),
     (Canary::TimerIsAlwaysNow, ""),

@@ -258,8 +258,8 @@ impl Oracle {
     }
 
     pub(crate) fn in_flight(&mut self, now: Instant, process: usize, operations: usize, bytes: usize) {
-        // Two PINGs may be on top: a health check, and a probe.
-        const PINGS: usize = 2;
+        // Three PINGs may be on top: a health check, a probe, and whether the replies are in step.
+        const PINGS: usize = 3;
         let setup = &self.setup;
         let most = (setup.max_in_flight as usize + PINGS, setup.max_in_flight_bytes as usize + PINGS * 14);
         let holds = operations <= most.0 && bytes <= most.1;
