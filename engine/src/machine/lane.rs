@@ -21,7 +21,7 @@ use crate::config::LaneConfig;
 use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, Transmit};
 use crate::policy::{Permit, RetryBudget, Verdict};
 use crate::resp::{Command, Reply};
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// One connection to a server with its operations. See the [crate's first page](crate) for how to drive it.
 #[derive(Debug)]
@@ -338,7 +338,7 @@ impl Lane {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let deadline = self.slots.next_deadline().map(|(_, deadline)| deadline);
         let delayed = self.delayed.peek().map(|Reverse((until, ..))| *until);
-        [self.link.due(), deadline.filter(|at| !at.is_never()), delayed].into_iter().flatten().min()
+        earlier(earlier(self.link.due(), deadline.filter(|at| !at.is_never())), delayed)
     }
 
     /// Moves what the breaker must be told to `signals`.

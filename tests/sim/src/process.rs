@@ -160,7 +160,10 @@ impl Process {
         let Outside { now, net, oracle, .. } = outside;
         let now = *now;
         for (lane, socket) in self.sockets.iter().enumerate() {
-            let (operations, bytes) = in_flight(&mut self.engine, lane, self.sockets.len());
+            // The least hash that leads to this lane.
+            let hash = ((lane as u128) << 64).div_ceil(self.sockets.len() as u128) as u64;
+            let in_flight = self.engine.with_lane(hash, |lane| lane.in_flight());
+            let (operations, bytes) = in_flight.unwrap_or_default();
             oracle.in_flight(now, self.id, operations, bytes);
             let State::Open(conn) = socket.state else { continue };
             if !self.engine.is_ready(lane) {
@@ -176,9 +179,8 @@ impl Process {
     }
 
     /// Commands in flight on a lane that serves, and their bytes.
-    pub(crate) fn in_flight(&mut self, lane: usize) -> Option<(usize, usize)> {
-        let is_ready = self.engine.is_ready(lane);
-        is_ready.then(|| in_flight(&mut self.engine, lane, self.sockets.len()))
+    pub(crate) fn in_flight(&self, lane: usize) -> Option<(usize, usize)> {
+        self.engine.is_ready(lane).then(|| self.engine.in_flight(lane))
     }
 
     fn timer(&self, outside: &Outside) -> Option<Instant> {
@@ -388,10 +390,4 @@ impl Process {
         socket.taken = 0;
         socket.handed = (0, CommandParser::default());
     }
-}
-
-fn in_flight(engine: &mut Engine, lane: usize, lanes: usize) -> (usize, usize) {
-    // The least hash that leads to this lane.
-    let hash = ((lane as u128) << 64).div_ceil(lanes as u128) as u64;
-    engine.with_lane(hash, |lane| lane.in_flight()).unwrap_or_default()
 }

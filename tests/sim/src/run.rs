@@ -60,9 +60,9 @@ pub fn run_script(script: &Script, options: Options) -> Outcome {
     let oracle = world.outside.oracle;
     Outcome {
         operations: oracle.operations(),
+        checks: oracle.checks(),
         violation: oracle.violation,
         hash: world.outside.tape.hash(),
-        checks: oracle.checks,
         lines: world.outside.tape.into_lines(),
         script: script.clone(),
         recordings,

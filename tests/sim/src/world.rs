@@ -251,7 +251,7 @@ impl World {
         if setup.attempts > 1 || self.callers.is_empty() {
             return;
         }
-        for (id, process) in self.processes.iter_mut().enumerate() {
+        for (id, process) in self.processes.iter().enumerate() {
             let of_process = self.callers.iter().filter(|caller| caller.process == id);
             if process.engine.journalled() > 0
                 || of_process.clone().any(|caller| matches!(caller.work, Work::Clear(_)))
@@ -282,7 +282,8 @@ impl World {
         let Outside { now, noise, net, server, oracle, tape, .. } = &mut self.outside;
         let (mut progress, mut done) = (false, Vec::new());
         net.prune();
-        for id in net.live().to_vec() {
+        for nth in 0..net.live().len() {
+            let id = net.live()[nth];
             progress |= server.serve(*now, id, net, noise, &mut done);
             let process = net.get(id).owner.0;
             for Done { did, reply_end } in done.drain(..) {

@@ -118,14 +118,14 @@ pub(crate) struct Oracle {
     ops: Vec<Op>,
     deeds: Vec<Deed>,
     /// How much came over each connection to an engine.
-    received: BTreeMap<usize, u64>,
+    received: Vec<u64>,
     processes: Vec<Seen>,
     /// When a key last lost writes that had been acknowledged.
     rolled_back: BTreeMap<Vec<u8>, Stamp>,
     all_rolled_back: Option<Stamp>,
     pub(crate) violation: Option<Violation>,
-    /// How often each rule was looked at.
-    pub(crate) checks: BTreeMap<Rule, u64>,
+    /// How often each rule was looked at, in the order of them all.
+    checks: [u64; Rule::ALL.len()],
 }
 
 impl Oracle {
@@ -136,12 +136,12 @@ impl Oracle {
             next: 0,
             ops: Vec::new(),
             deeds: Vec::new(),
-            received: BTreeMap::new(),
+            received: Vec::new(),
             processes: (0..setup.processes).map(|_| seen()).collect(),
             rolled_back: BTreeMap::new(),
             all_rolled_back: None,
             violation: None,
-            checks: BTreeMap::new(),
+            checks: [0; Rule::ALL.len()],
         }
     }
 
@@ -150,10 +150,15 @@ impl Oracle {
         if self.setup.is_byzantine() && !rule.holds_against_liars() {
             return;
         }
-        *self.checks.entry(rule).or_default() += 1;
+        self.checks[rule as usize] += 1;
         if !holds && self.violation.is_none() {
             self.violation = Some(Violation { rule, detail: detail() });
         }
+    }
+
+    /// How often each rule was looked at, of those that were.
+    pub(crate) fn checks(&self) -> BTreeMap<Rule, u64> {
+        Rule::ALL.iter().copied().zip(self.checks).filter(|(_, checks)| *checks > 0).collect()
     }
 
     pub(crate) fn operations(&self) -> usize {
@@ -383,7 +388,10 @@ impl Oracle {
 
     /// An engine was given so many bytes of what comes over a connection, and it is the one of a lane still.
     pub(crate) fn received(&mut self, conn: usize, bytes: u64) {
-        self.received.insert(conn, bytes);
+        if self.received.len() <= conn {
+            self.received.resize(conn + 1, 0);
+        }
+        self.received[conn] = bytes;
     }
 
     /// These keys have lost writes; `None` is all.
@@ -455,7 +463,7 @@ impl Oracle {
         let fits = |deed: &Deed| !deed.used && deed.process == process && matches(&deed.did);
         let came = |deed: &Deed| {
             let (conn, end) = deed.reply;
-            self.received.get(&conn).is_some_and(|received| *received >= end)
+            self.received.get(conn).is_some_and(|received| *received >= end)
         };
         let deeds = &self.deeds[first..];
         let whole = deeds.iter().position(|deed| fits(deed) && came(deed));

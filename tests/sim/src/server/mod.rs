@@ -323,6 +323,13 @@ impl Server {
         if self.is_stopped(now) || !net.get(id).server_open {
             return false;
         }
+        let is_idle = |session: &Session| {
+            let up = &net.get(id).up;
+            session.parser.is_empty() && up.readable(now) == 0 && up.ended(now).is_none()
+        };
+        if self.sessions[id].as_ref().is_none_or(is_idle) {
+            return false;
+        }
         let Some(mut session) = self.sessions[id].take() else { return false };
         let conn = net.conn(id);
         let mut progress = conn.up.read(now, usize::MAX, session.parser.buffer()) > 0;
