@@ -113,9 +113,11 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, larder_canary))]
 extern crate std;
 
+#[macro_use]
+mod canary;
 pub mod codec;
 pub mod config;
 pub mod key;
@@ -127,4 +129,6 @@ pub mod stats;
 pub mod store;
 pub mod time;
 
+#[cfg(larder_canary)]
+pub use canary::{Mistake, make};
 pub use time::Instant;

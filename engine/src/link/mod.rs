@@ -40,6 +40,18 @@
 //! included, and so leaves nothing behind; one that is closed may, but has no next connection, and nobody who would
 //! take the old value for a new one.
 
+//! # Out of step
+//!
+//! Replies carry no name: the first belongs to the first command. If a server, or a proxy before it, swallows one, each command
+//! gets the answer of the next, and its own goes to the one before. Where something hints at that (a command was sent and has
+//! run out of time, or its reply is of a kind that it cannot have), a PING follows: no other command is answered by `PONG`, so that
+//! one in another's place, or another reply in its place, tells, and the connection is closed. The answer to a health check
+//! or a probe does as well.
+//!
+//! What cannot be told: as long as commands of one kind follow each other so fast that none runs out of time, each takes the
+//! answer of the next for its own. The last of them finds out. Nor can it be told which of the answers before belonged to
+//! somebody else. No Redis is known that does this; what is known of it are proxies, and `AUTH` in a pipeline.
+
 mod handshake;
 mod pipeline;
 
@@ -159,6 +171,9 @@ pub enum Fatal {
     /// It answered although nothing was asked.
     #[error("the server sent a reply that no command asked for")]
     UnmatchedReply,
+    /// The answer to a PING came in the place of another's, or another's in the place of that.
+    #[error("the server's replies are out of step with the commands: it has swallowed one, or made one up")]
+    OutOfStep,
 }
 
 /// How a command on a link ended.
@@ -236,6 +251,8 @@ pub(crate) struct Link<T> {
     delay: Duration,
     /// Whether this connection has answered a command.
     served: bool,
+    /// A PING was sent because the replies may be out of step.
+    doubting: bool,
     /// No more commands on this connection; dial again when all are answered.
     retiring: bool,
     lingered: bool,
@@ -268,6 +285,7 @@ impl<T> Link<T> {
             attempt: 0,
             delay: Duration::ZERO,
             served: false,
+            doubting: false,
             retiring: false,
             lingered: false,
             alive_at: now,
@@ -321,6 +339,13 @@ impl<T> Link<T> {
     /// Asks a ready server for a sign of life: answered by [`Event::Pong`], or by [`Event::Lost`].
     pub(crate) fn ping(&mut self) {
         self.pipeline.stage(&Command::Ping, Owner::Ping);
+    }
+
+    /// Asks a ready server for a sign that nobody can mistake, unless it is asked already: replies may be out of step.
+    pub(crate) fn doubt(&mut self) {
+        if self.is_ready() && !core::mem::replace(&mut self.doubting, true) {
+            self.ping();
+        }
     }
 
     /// Says that a staged command of `len` bytes is wanted no more; [`Link::tidy`] follows.
@@ -409,7 +434,7 @@ impl<T> Link<T> {
                         let error = DialError::Handshake(error.clone());
                         self.fail_dial(Event::DialFailed(error), ended);
                     }
-                    Fatal::UnmatchedReply => self.lose(Cause::Protocol, ended),
+                    Fatal::UnmatchedReply | Fatal::OutOfStep => self.break_off(Cause::Protocol, ended),
                 }
                 return Err(fatal);
             }
@@ -437,12 +462,19 @@ impl<T> Link<T> {
                 }
             }
             State::Ready | State::Draining { .. } => {
+                let owner = self.pipeline.oldest().ok_or(Fatal::UnmatchedReply)?;
+                if is_out_of_step(owner, &reply) {
+                    return Err(Fatal::OutOfStep);
+                }
                 let owner = self.pipeline.answered().ok_or(Fatal::UnmatchedReply)?;
                 self.served = true;
                 (self.attempt, self.delay) = (0, Duration::ZERO);
                 match owner {
                     Owner::Caller(owner) => ended(owner, Ended::Reply(reply)),
-                    Owner::Ping => self.events.push(Event::Pong(can_serve(&reply))),
+                    Owner::Ping => {
+                        self.doubting = false;
+                        self.events.push(Event::Pong(can_serve(&reply)));
+                    }
                 }
             }
             // Bytes of a connection that has already been given up.
@@ -479,8 +511,7 @@ impl<T> Link<T> {
                 };
                 self.fail_dial(Event::DialFailed(error), ended);
             }
-            State::Ready => self.lose(cause, ended),
-            State::Draining { .. } => self.finish_because(cause, ended),
+            State::Ready | State::Draining { .. } => self.break_off(cause, ended),
             State::Waiting { .. } | State::Closed => {}
         }
         // The driver has told us: it needs no telling.
@@ -541,7 +572,8 @@ impl<T> Link<T> {
             out.append(&mut self.control);
             return Transmit::Ready;
         }
-        let open = matches!(self.state, State::Ready | State::Draining { .. });
+        let open = matches!(self.state, State::Ready | State::Draining { .. })
+            || (mistake!(EagerWriter) && matches!(self.state, State::Handshaking { .. }));
         if !open || self.retiring || !self.pipeline.has_staged() {
             return Transmit::Nothing;
         }
@@ -585,6 +617,14 @@ impl<T> Link<T> {
         self.control.clear();
         self.end_all(false, Cause::Unreachable, ended);
         self.wait(false);
+    }
+
+    /// A connection that had been ready is no more, and was perhaps the last.
+    fn break_off(&mut self, cause: Cause, ended: Sink<'_, T>) {
+        match self.state {
+            State::Draining { .. } => self.finish_because(cause, ended),
+            _ => self.lose(cause, ended),
+        }
     }
 
     /// A connection that had been ready is no more.
@@ -631,13 +671,14 @@ impl<T> Link<T> {
     fn end_all(&mut self, keep_staged: bool, cause: Cause, ended: Sink<'_, T>) {
         self.retiring = false;
         self.lingered = false;
+        self.doubting = false;
         let unanswered = self.pipeline.disconnected(keep_staged, |orphan| {
             if let Owner::Caller(owner) = orphan.owner {
                 ended(owner, if orphan.sent { Ended::Unknown(cause) } else { Ended::NotSent(cause) });
             }
         });
         let identity = self.identity.take();
-        if let Some(keys) = unanswered {
+        if let Some(keys) = unanswered.filter(|_| !mistake!(NoFence)) {
             self.zombie = Some(Zombie { identity, keys });
         }
     }
@@ -649,6 +690,19 @@ fn is_wanted<T>(wanted: impl Fn(&T) -> bool) -> impl Fn(&Owner<T>) -> bool {
         Owner::Caller(owner) => wanted(owner),
         Owner::Ping => true,
     }
+}
+
+/// Whether a reply cannot be that to the command whose turn it is. Any command may be refused.
+fn is_out_of_step<T>(owner: &Owner<T>, reply: &Reply) -> bool {
+    match (owner, reply) {
+        (_, Reply::Error(_)) => false,
+        (Owner::Ping, reply) => !is_pong(reply),
+        (Owner::Caller(_), reply) => is_pong(reply),
+    }
+}
+
+fn is_pong(reply: &Reply) -> bool {
+    matches!(reply, Reply::Simple(status) if status.as_ref() == b"PONG")
 }
 
 /// Whether a server that answers a PING so is worth asking. One that only refuses the PING itself is.

@@ -182,13 +182,20 @@ impl<T> Pipeline<T> {
         self.written > before && self.queue.front().is_some_and(|oldest| oldest.end > before)
     }
 
+    /// The owner of the oldest command that was handed over.
+    pub(crate) fn oldest(&self) -> Option<&T> {
+        self.queue.front().filter(|_| !self.is_quiet()).map(|entry| &entry.owner)
+    }
+
     /// The owner of the oldest command that was handed over, whose reply has come.
     pub(crate) fn answered(&mut self) -> Option<T> {
         if self.is_quiet() {
             return None;
         }
         let entry = self.queue.pop_front()?;
-        self.bytes -= entry.len;
+        if !mistake!(BytesStay) {
+            self.bytes -= entry.len;
+        }
         self.keys.drain(..entry.key);
         Some(entry.owner)
     }
@@ -203,6 +210,9 @@ impl<T> Pipeline<T> {
         keep_staged: bool,
         mut ended: impl FnMut(Orphan<T>),
     ) -> Option<Vec<Bytes>> {
+        if mistake!(KeptInFlight) {
+            return None;
+        }
         let (staged, staged_keys) = self.split_off_staged();
         let mut keys = Bytes::from(Vec::from(core::mem::replace(&mut self.keys, staged_keys)));
         let mut strays = None;

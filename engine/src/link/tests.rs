@@ -94,6 +94,7 @@ impl Rig {
                 }
             }
             "reply" => reply(link, ok()),
+            "pong" => reply(link, Reply::Simple(Bytes::from_static(b"PONG"))),
             "command" => _ = link.stage(&GET, 7),
             "early" => link.handle_timeout(now, sink),
             "due" => {
@@ -131,12 +132,13 @@ fn short(ended: &Ended) -> String {
     }
 }
 
-const INPUTS: [&str; 11] = [
+const INPUTS: [&str; 12] = [
     "connected",
     "refused",
     "lost",
     "garbage",
     "reply",
+    "pong",
     "early",
     "due",
     "hurry",
@@ -170,6 +172,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
             ),
             // Not one to HELLO.
             ("reply", r#"Waiting | DialFailed(Handshake(Unexpected { during: "HELLO" })) | HangUp"#),
+            ("pong", r#"Waiting | DialFailed(Handshake(Unexpected { during: "HELLO" })) | HangUp"#),
             ("due", r#"Waiting | DialFailed(Silent { during: "HELLO" }) | HangUp"#),
             ("close", "Closed | HangUp"),
             ("close now", "Closed | HangUp"),
@@ -199,6 +202,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
             ("lost", "Waiting | Lost"),
             ("garbage", "Waiting | Lost"),
             ("reply", "Waiting | Lost | HangUp"),
+            ("pong", "Waiting | Lost | HangUp"),
             ("due", "Ready, busy"), // With a PING.
             ("retire", "Waiting, trusted | HangUp"),
             ("close", "Closed | HangUp"),
@@ -211,6 +215,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
             ("lost", "Waiting | Lost | 7 unknown: ConnectionLost"),
             ("garbage", "Waiting | Lost | 7 unknown: Protocol"),
             ("reply", "Ready | 7 answered"),
+            ("pong", "Waiting | Lost | HangUp | 7 unknown: Protocol"),
             ("due", "Waiting | Lost | HangUp | 7 unknown: Stalled"),
             ("retire", "Ready, retiring"),
             ("close", "Draining"),
@@ -223,6 +228,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
             ("lost", "Waiting | Lost | 7 unknown: ConnectionLost"),
             ("garbage", "Waiting | Lost | 7 unknown: Protocol"),
             ("reply", "Waiting, trusted | HangUp | 7 answered"),
+            ("pong", "Waiting | Lost | HangUp | 7 unknown: Protocol"),
             ("due", "Waiting | Lost | HangUp | 7 unknown: Stalled"),
             ("close", "Draining"),
             ("close now", "Closed | HangUp | 7 unknown: Closed"),
@@ -234,6 +240,7 @@ const TABLE: [(&str, &[(&str, &str)]); 9] = [
             ("lost", "Closed | 7 unknown: ConnectionLost"),
             ("garbage", "Closed | 7 unknown: Protocol"),
             ("reply", "Closed | HangUp | 7 answered"),
+            ("pong", "Closed | HangUp | 7 unknown: Protocol"),
             ("due", "Closed | HangUp | 7 unknown: Closed"),
             ("close now", "Closed | HangUp | 7 unknown: Closed"),
         ],
@@ -398,7 +405,7 @@ fn a_refused_handshake_says_whether_dialling_again_can_help() {
 #[test]
 fn a_pong_says_whether_the_server_can_serve() {
     for (reply, serves) in [
-        (ok(), true),
+        (Reply::Simple(Bytes::from_static(b"PONG")), true),
         (error("LOADING"), false),
         (error("MASTERDOWN"), false),
         (error("NOAUTH Authentication required."), false),

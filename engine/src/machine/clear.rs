@@ -13,7 +13,8 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
-use super::operation::{OperationError, Parts, Source, Tally};
+use super::operation::{Parts, Tally};
+use super::request::{OperationError, Source};
 use super::sweep::{Sweep, is_refusal};
 
 /// What a clear has done.

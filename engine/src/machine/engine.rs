@@ -7,19 +7,18 @@ use core::time::Duration;
 use super::circuit::Circuit;
 use super::clear::{Clear, Cleared};
 use super::lane::Lane;
-use super::operation::{
-    Answer, KeyBuf, Operation, OperationError, Parts, Request, Tally, key_hash, lane_index,
-};
+use super::operation::{Operation, Parts, Tally, key_hash, lane_index};
 use super::outcome::LaneStats;
 use super::record::{Recorder, Recording};
 use super::replay::Replay;
+use super::request::{Answer, KeyBuf, OperationError, Request};
 use super::tier::{Tier, TierConfig};
 use super::{Action, Disconnect, Fatal, Transmit};
 use crate::config::LaneConfig;
 use crate::policy::{BreakerConfig, BreakerState, Permit, Verdict};
 use crate::resp::Reply;
 use crate::stats::Counts;
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// The parameters of an [`Engine`].
 #[derive(Clone, Debug, PartialEq)]
@@ -218,12 +217,8 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let replay = self.replay.as_ref().and_then(Replay::poll_timeout);
-        self.lanes
-            .iter()
-            .filter_map(Lane::poll_timeout)
-            .chain(self.circuit.poll_timeout())
-            .chain(replay)
-            .min()
+        let others = earlier(self.circuit.poll_timeout(), replay);
+        self.lanes.iter().fold(others, |first, lane| earlier(first, lane.poll_timeout()))
     }
 
     /// Wakes the callers whose operations moved on: after every input.
@@ -237,6 +232,12 @@ impl Engine {
     #[must_use]
     pub fn is_ready(&self, lane: usize) -> bool {
         self.lanes.get(lane).is_some_and(Lane::is_ready)
+    }
+
+    /// A lane's commands staged or unanswered, and their bytes on the wire.
+    #[must_use]
+    pub fn in_flight(&self, lane: usize) -> (usize, usize) {
+        self.lanes.get(lane).map(Lane::in_flight).unwrap_or_default()
     }
 
     /// Whether all lanes are closed.

@@ -201,7 +201,7 @@ impl Journal {
     /// meanwhile.
     pub(crate) fn settle(&mut self, item: &Item, now_seen: Seen) -> bool {
         let Some(entry) = self.entries.remove(self.now, &item.key) else { return false };
-        if entry.serial == item.serial {
+        if entry.serial == item.serial || mistake!(NewerDropped) {
             return true;
         }
         self.queue.push_back(item.key.clone());

@@ -21,7 +21,7 @@ use crate::config::LaneConfig;
 use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, Transmit};
 use crate::policy::{Permit, RetryBudget, Verdict};
 use crate::resp::{Command, Reply};
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// One connection to a server with its operations. See the [crate's first page](crate) for how to drive it.
 #[derive(Debug)]
@@ -131,6 +131,7 @@ impl Lane {
         if must_wait && self.waiters >= self.link.config().max_waiting {
             return Err(Refused::Overloaded);
         }
+        let deadline = if mistake!(EndlessWait) && must_wait { Instant::NEVER } else { deadline };
         let op = Op::new(command, permit, deadline, len);
         let id = self.slots.insert(op, State::Waiting);
         if must_wait {
@@ -228,6 +229,14 @@ impl Lane {
             self.link.ping();
         }
         self.link.hurry(now);
+    }
+
+    /// A reply made no sense to its caller: makes sure, with a PING, that the server's replies are those to the commands whose
+    /// turn it is. If they are not, the connection is closed.
+    pub(crate) fn doubt(&mut self) {
+        self.news = true;
+        self.link.doubt();
+        self.note(|_| Input::Doubt {}, |_, _| {});
     }
 
     // ---- the driver ----
@@ -329,7 +338,7 @@ impl Lane {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let deadline = self.slots.next_deadline().map(|(_, deadline)| deadline);
         let delayed = self.delayed.peek().map(|Reverse((until, ..))| *until);
-        [self.link.due(), deadline.filter(|at| !at.is_never()), delayed].into_iter().flatten().min()
+        earlier(earlier(self.link.due(), deadline.filter(|at| !at.is_never())), delayed)
     }
 
     /// Moves what the breaker must be told to `signals`.
@@ -512,14 +521,17 @@ impl Lane {
             State::InFlight { .. } | State::Delayed { .. } => {}
             State::Done(..) | State::Free { .. } => return,
         }
-        signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned, took);
+        if !mistake!(PlaceKept) {
+            signal_verdict(&mut self.signals, op.permit, Verdict::Abandoned, took);
+        }
     }
 
     fn has_room(&self, len: usize) -> bool {
         let config = self.link.config();
         let (operations, bytes) = self.link.in_flight();
-        operations + self.reserved.0 < config.max_in_flight
-            && bytes.saturating_add(self.reserved.1).saturating_add(len) <= config.max_in_flight_bytes
+        let reserved = if mistake!(RoomGivenTwice) { (0, 0) } else { self.reserved };
+        operations + reserved.0 < config.max_in_flight
+            && bytes.saturating_add(reserved.1).saturating_add(len) <= config.max_in_flight_bytes
     }
 
     fn release(&mut self, len: usize) {
@@ -549,7 +561,7 @@ impl Lane {
         while let Some(&id) = self.waiting.front() {
             if is_waiting(&self.slots, id) {
                 let len = self.slots.get(id).map_or(0, |slot| slot.op.len);
-                if !self.has_room(len) {
+                if !self.has_room(len) || (mistake!(PassedOver) && self.link.in_flight().0 > 0) {
                     break;
                 }
                 self.waiters -= 1;

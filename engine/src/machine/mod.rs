@@ -19,6 +19,7 @@ mod operation;
 mod outcome;
 mod record;
 mod replay;
+mod request;
 mod slots;
 mod sweep;
 mod tier;
@@ -31,11 +32,10 @@ pub use circuit::Circuit;
 pub use clear::{Clear, Cleared};
 pub use engine::{Engine, EngineConfig};
 pub use lane::Lane;
-pub use operation::{
-    Answer, KeyBuf, Operation, OperationError, Parts, Request, Source, Tally, key_hash, lane_index,
-};
+pub use operation::{Operation, Parts, Tally, key_hash, lane_index};
 pub use outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
 pub use record::{BadRecording, Difference, LaneRecording, Recorder, Recording, Replayed};
 pub use replay::Replay;
+pub use request::{Answer, KeyBuf, OperationError, Request, Source};
 pub use slots::OpId;
 pub use tier::{Fence, Found, Reconcile, Tier, TierConfig, TierFull};

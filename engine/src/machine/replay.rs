@@ -29,8 +29,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::journal::{Change, Item, Seen};
-use super::operation::{OperationError, Parts, advance, key_hash};
+use super::operation::{Parts, advance, key_hash};
 use super::outcome::{Outcome, Refused};
+use super::request::OperationError;
 use super::slots::OpId;
 use super::sweep::{Sweep, is_refusal};
 use super::tier::Reconcile;
@@ -343,7 +344,10 @@ impl Replay {
 
     fn give_back(&self, parts: &mut impl Parts, items: &[Item]) {
         for item in items {
-            parts.with_tier(key_hash(&item.key), |tier| tier.put_back(item));
+            parts.with_tier(key_hash(&item.key), |tier| match mistake!(LossIsSuccess) {
+                true => tier.forget(&item.key),
+                false => tier.put_back(item),
+            });
         }
     }
 
@@ -373,6 +377,7 @@ impl Replay {
                 }
             };
             let (mode, seen) = match (self.reconcile, &item.seen) {
+                _ if mistake!(ForeignOverwritten) => (&b"!"[..], Bytes::new()),
                 (Reconcile::Overwrite, _) => (&b"!"[..], Bytes::new()),
                 (_, Seen::Value(seen)) => (&b"="[..], seen.clone()),
                 (_, Seen::Absent) => (&b"-"[..], Bytes::new()),

@@ -16,7 +16,8 @@ use core::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use super::operation::{Answer, KeyBuf, Operation, OperationError, Parts, Request};
+use super::operation::{Operation, Parts};
+use super::request::{Answer, KeyBuf, OperationError, Request};
 use crate::key;
 use crate::resp::Reply;
 

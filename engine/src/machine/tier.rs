@@ -190,7 +190,7 @@ impl Tier {
         fence: Fence,
         value: Option<&[u8]>,
     ) {
-        if fence != self.fence(hash) {
+        if fence != self.fence(hash) && !mistake!(FenceUnread) {
             return;
         }
         if self.discards() {
@@ -230,7 +230,9 @@ impl Tier {
     /// Nobody knows what became of a write: no copy can be trusted.
     pub fn write_lost(&mut self, now: Instant, hash: u64, key: &[u8]) {
         self.move_fence(hash);
-        self.mirrors.remove(now, key);
+        if !mistake!(CopyOfLost) {
+            self.mirrors.remove(now, key);
+        }
     }
 
     /// A write of a key may still be executed at any time, after newer ones too: until that has passed, and the key was
@@ -266,6 +268,7 @@ impl Tier {
         value: Bytes,
         deadline: Instant,
     ) -> Result<bool, TierFull> {
+        let deadline = if mistake!(TtlForgotten) { Instant::NEVER } else { deadline };
         let (existed, taken) = self.accept(now, hash, key, Change::Set(value, deadline));
         taken.map(|()| existed)
     }
@@ -311,6 +314,9 @@ impl Tier {
             Some(Mirror { value: None, .. }) => Seen::Absent,
             Some(Mirror { value: Some(value), .. }) => Seen::Value(value),
         };
+        if mistake!(DeleteOfNothing) && change == Change::Delete && !existed {
+            return (existed, Ok(()));
+        }
         // Writes at large may have filled it over its bounds. What makes it no larger is taken all the same: else a delete
         // of what it holds could not be.
         let max_entries = self.config.max_journal_entries.max(self.journal.len());
@@ -456,7 +462,8 @@ impl Tier {
 
     fn mirror(&mut self, now: Instant, key: &[u8], value: Option<&[u8]>, deadline: Instant) {
         let weight = (key.len() + value.map_or(0, <[u8]>::len)) as u64;
-        let deadline = deadline.min(now.saturating_add(self.config.max_staleness));
+        let stale = now.saturating_add(self.config.max_staleness);
+        let deadline = if mistake!(NoStaleness) { deadline } else { deadline.min(stale) };
         // Copied: a slice of a read buffer would keep the whole buffer alive.
         let mirror = Mirror { value: value.map(Bytes::copy_from_slice), since: now };
         // Too large for the tier is no error of anybody's: there is no copy then, and no older one either.

@@ -387,6 +387,7 @@ impl Breaker {
         }
         match self.phase {
             Phase::Closed { .. } => {}
+            Phase::Open { .. } if mistake!(OpenForEver) => self.open(now),
             Phase::Open { .. } => self.begin_probing(now),
             Phase::Probing { .. } => self.open(now),
             Phase::Trial { out: 0, .. } => self.end_trial(now),

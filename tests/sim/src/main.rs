@@ -77,8 +77,8 @@ fn parse() -> Result<Args, lexopt::Error> {
 }
 
 fn canary(name: &str) -> Result<Canary, String> {
-    let found = Canary::ALL.iter().find(|canary| canary.entry().0 == name);
-    found.copied().ok_or_else(|| "there is no such canary".to_owned())
+    let found = Canary::all().find(|canary| canary.entry().0 == name);
+    found.ok_or_else(|| "there is no such canary; `larder-sim canaries` lists them".to_owned())
 }
 
 /// Whether all rules held.
@@ -107,7 +107,7 @@ fn obey(args: &Args) -> Result<bool, lexopt::Error> {
             Ok(shrink_seed(seed, options, args.budget.unwrap_or(BUDGET)))
         }
         Some("canaries") => {
-            for canary in Canary::ALL {
+            for canary in Canary::all() {
                 let (name, rule) = canary.entry();
                 println!("{name:<22}{rule} ({})", rule.text());
             }

@@ -114,6 +114,16 @@ impl Pipe {
         }
     }
 
+    /// All that is under way.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (_, segment) in self.segments.drain(..) {
+            bytes.extend_from_slice(&segment[std::mem::take(&mut self.offset)..]);
+        }
+        self.buffered = 0;
+        bytes
+    }
+
     /// Loses what is under way.
     pub(crate) fn discard(&mut self) {
         self.segments.clear();

@@ -92,6 +92,8 @@ struct Socket {
     handed: (usize, CommandParser),
     /// When a byte last moved.
     active_at: Instant,
+    /// A canary: what the connection before has lost.
+    late: BytesMut,
 }
 
 /// What the socket had to say in one round.
@@ -129,6 +131,7 @@ impl Process {
             dials: 0,
             handed: (0, CommandParser::default()),
             active_at: now,
+            late: BytesMut::new(),
         };
         let sockets = (0..setup.lanes).map(|_| socket()).collect();
         let engine = match record {
@@ -173,6 +176,11 @@ impl Process {
                 oracle.silent(now, (self.id, lane), socket.active_at);
             }
         }
+    }
+
+    /// Commands in flight on a lane that serves, and their bytes.
+    pub(crate) fn in_flight(&self, lane: usize) -> Option<(usize, usize)> {
+        self.engine.is_ready(lane).then(|| self.engine.in_flight(lane))
     }
 
     fn timer(&self, outside: &Outside) -> Option<Instant> {
@@ -274,6 +282,10 @@ impl Process {
         if outside.has(Canary::HelloMadeUp) && news.written > 0 {
             self.make_replies_up(outside, lane, news.written);
         }
+        if let (true, State::Open(conn)) = (news.received, &self.sockets[lane].state) {
+            outside.oracle.received(*conn, outside.net.get(*conn).down.read);
+        }
+        self.late_replies_come(lane);
         let replies = &mut self.sockets[lane].replies;
         let received = news.received || !replies.is_empty();
         let broken = received && self.engine.handle_replies(told, lane, replies).is_err();
@@ -299,6 +311,23 @@ impl Process {
         self.engine.wake();
         outside.oracle.engine_was_driven(now, self.id, &self.engine);
         progress
+    }
+
+    /// A canary: these bytes of a connection that is lost are received on the next.
+    pub(crate) fn comes_later(&mut self, lane: usize, bytes: &[u8]) {
+        self.sockets[lane].late.extend_from_slice(bytes);
+    }
+
+    fn late_replies_come(&mut self, lane: usize) {
+        let is_there = !self.sockets[lane].late.is_empty();
+        if is_there && self.in_flight(lane).is_some_and(|(operations, _)| operations > 0) {
+            let Socket { late, replies, .. } = &mut self.sockets[lane];
+            let mut come = Vec::new();
+            // What the reset has torn in two is of no use to anybody.
+            let _ = Decoder::new(Limits::default()).decode(late, &mut come);
+            late.clear();
+            replies.splice(0..0, come);
+        }
     }
 
     /// A canary: the handshake is answered before the server has.

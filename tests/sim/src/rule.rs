@@ -42,11 +42,14 @@ rules! {
     O5, false, "a SET is sent at most as often as there are attempts";
     P1, false, "an answer of Redis is one that Redis gave to this command, while it was under way";
     P2, false, "a value was set, and for this key";
+    P4, false, "and it has come over the connection of that command, while that was the lane's";
     P5, false, "nothing but the handshake is sent before the reply to HELLO, and nothing but commands ever";
     B2, true, "no more operations are out in a trial of the breaker than it has places";
     B3, true, "while the breaker is open nobody waits, and it stays open as long as configured";
+    B7, true, "a trial with a place left lets an operation in";
     C4, true, "a connection that owes answers and is silent for the stall timeout is closed";
     C7, true, "operations and bytes in flight are bounded";
+    C8, true, "nobody waits for his turn while there is room";
     D1, true, "the same choices give the same outputs";
     D4, true, "the work of one instant ends";
     T1, true, "a timer that was handled lies in the future";
@@ -59,6 +62,8 @@ rules! {
     F5, false, "a clear removes keys of its namespace only";
     F6, false, "what a clear has removed, or promised to, is not read any more";
     F7, false, "nor with a value of this process whose SET had ended before it was overwritten, whenever that was executed";
+    F8, false, "a replay leaves alone what others wrote and this process has not read";
+    S2, false, "a value of this process is not served from memory after its time to live";
 }
 
 impl fmt::Display for Rule {

@@ -52,6 +52,7 @@ pub fn run(choices: &mut Choices, options: Options) -> Outcome {
 /// Runs a script; what it does not say is boring.
 #[must_use]
 pub fn run_script(script: &Script, options: Options) -> Outcome {
+    Canary::choose(options.canary);
     let mut world =
         World::new(outside(script.setup.clone(), options.canary, options.readable), options.record);
     world.run(&script.events);
@@ -59,9 +60,9 @@ pub fn run_script(script: &Script, options: Options) -> Outcome {
     let oracle = world.outside.oracle;
     Outcome {
         operations: oracle.operations(),
+        checks: oracle.checks(),
         violation: oracle.violation,
         hash: world.outside.tape.hash(),
-        checks: oracle.checks,
         lines: world.outside.tape.into_lines(),
         script: script.clone(),
         recordings,

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_engine::Instant;
-use larder_engine::machine::{Answer, Clear, Cleared, Operation, OperationError, Recording, Request, Source};
+use larder_engine::machine::{
+    Answer, Clear, Cleared, Operation, OperationError, Recording, Request, Source, key_hash, lane_index,
+};
 use larder_engine::policy::BreakerState;
 
 use crate::canary::Canary;
@@ -20,7 +22,7 @@ use crate::net::{End, Net, Pipe};
 use crate::oracle::{NAMESPACE_LEN, Oracle, key_name, value_of};
 use crate::process::{Outside, Process};
 use crate::rule::Rule;
-use crate::server::{MANGLES, REFUSALS, Server, ServerConfig};
+use crate::server::{Done, MANGLES, REFUSALS, Server, ServerConfig};
 use crate::setup::{Setup, millis};
 
 /// More rounds at one instant than any honest work takes.
@@ -50,6 +52,7 @@ struct Caller {
     key: u32,
     work: Work,
     flag: Arc<Flag>,
+    lane: usize,
     /// When one that was woken comes back.
     back_at: Option<Instant>,
     /// The trial of the breaker in which it began to wait.
@@ -238,6 +241,29 @@ impl World {
         for process in &mut self.processes {
             process.check(&mut self.outside);
         }
+        self.has_everybody_a_turn();
+    }
+
+    /// C8. An operation that is to be tried again waits too, but not for its turn: so only without further attempts. A
+    /// clear and a replay may wait for more room than there is, and others behind them.
+    fn has_everybody_a_turn(&mut self) {
+        let Outside { now, setup, oracle, .. } = &mut self.outside;
+        if setup.attempts > 1 || self.callers.is_empty() {
+            return;
+        }
+        for (id, process) in self.processes.iter().enumerate() {
+            let of_process = self.callers.iter().filter(|caller| caller.process == id);
+            if process.engine.journalled() > 0
+                || of_process.clone().any(|caller| matches!(caller.work, Work::Clear(_)))
+            {
+                continue;
+            }
+            for lane in 0..setup.lanes as usize {
+                let of_lane = of_process.clone().filter(|caller| caller.lane == lane);
+                let called = of_lane.clone().filter(|caller| caller.is_woken()).count();
+                oracle.turns((*now, id, lane), process.in_flight(lane), of_lane.count() - called, called);
+            }
+        }
     }
 
     fn round(&mut self) -> bool {
@@ -254,14 +280,15 @@ impl World {
 
     fn serve(&mut self) -> bool {
         let Outside { now, noise, net, server, oracle, tape, .. } = &mut self.outside;
-        let (mut progress, mut deeds) = (false, Vec::new());
+        let (mut progress, mut done) = (false, Vec::new());
         net.prune();
-        for id in net.live().to_vec() {
-            progress |= server.serve(*now, id, net, noise, &mut deeds);
+        for nth in 0..net.live().len() {
+            let id = net.live()[nth];
+            progress |= server.serve(*now, id, net, noise, &mut done);
             let process = net.get(id).owner.0;
-            for did in deeds.drain(..) {
+            for Done { did, reply_end } in done.drain(..) {
                 tape.line(*now, || format!("server for process {process}: {did}"));
-                oracle.did(*now, process, did);
+                oracle.did(*now, (process, id), did, reply_end);
             }
         }
         progress
@@ -276,7 +303,7 @@ impl World {
         self.outside.tape.line(now, || format!("operation {id}: process {process} {what:?} {key}"));
         let request = match what {
             What::Set => {
-                let ttl = (ttl > 0).then(|| millis(ttl));
+                let ttl = (ttl > 0 && !self.outside.has(Canary::TtlUntold)).then(|| millis(ttl));
                 Request::Set { value: value_of(id, key).into(), ttl }
             }
             What::Delete => Request::Delete,
@@ -293,14 +320,30 @@ impl World {
             }
         };
         let before = self.processes[process].engine.breaker().0;
-        let caller = Caller { id, process, key, work, flag: Arc::default(), back_at: None, trial: None };
+        let can_wait = self.can_wait(process, key);
+        let lane = self.lane_of(key);
+        let flag = Arc::default();
+        let caller = Caller { id, process, key, work, flag, lane, back_at: None, trial: None };
         self.callers.push(caller);
         // As whoever awaits a future does.
         if self.poll(self.callers.len() - 1) {
             self.callers.pop();
+            if can_wait && before == BreakerState::HalfOpen && what != What::Clear {
+                self.outside.oracle.did_not_wait(now, id);
+            }
         } else if what != What::Clear {
             self.is_admitted(before);
         }
+    }
+
+    /// Whether an operation on a key goes to Redis, if the breaker lets it.
+    fn can_wait(&self, process: usize, key: u32) -> bool {
+        let engine = &self.processes[process].engine;
+        engine.journalled() == 0 && engine.is_ready(self.lane_of(key))
+    }
+
+    fn lane_of(&self, key: u32) -> usize {
+        lane_index(key_hash(&key_name(key)), self.outside.setup.lanes as usize)
     }
 
     /// The latest caller waits: the breaker has let it.
@@ -434,11 +477,18 @@ impl World {
             What::Fin => self.each_conn(a, |outside, id| {
                 outside.net.server_close(id, now.saturating_add(outside.setup.latency()), End::Fin);
             }),
-            What::Reset => self.each_conn(a, |outside, id| {
-                let conn = outside.net.conn(id);
-                conn.up.finish(now, End::Rst);
-                conn.down.finish(now, End::Rst);
-            }),
+            What::Reset => {
+                let (mut lost, late) = (Vec::new(), self.outside.has(Canary::LateReplies));
+                self.each_conn(a, |outside, id| {
+                    let conn = outside.net.conn(id);
+                    lost.extend(late.then(|| (conn.owner, conn.down.take())));
+                    conn.up.finish(now, End::Rst);
+                    conn.down.finish(now, End::Rst);
+                });
+                for ((process, lane), bytes) in lost {
+                    self.processes[process].comes_later(lane, &bytes);
+                }
+            }
             What::CutUp => self.each_pipe(a, true, |pipe| pipe.cut_after(b as usize)),
             What::CutDown => self.each_pipe(a, false, |pipe| pipe.cut_after(b as usize)),
             What::HoldUp => self.each_pipe(a, true, |pipe| pipe.hold(until(b))),
@@ -479,7 +529,7 @@ impl World {
         engine.wake();
         self.outside.oracle.engine_was_driven(now, caller.process, engine);
         self.outside.tape.line(now, || format!("operation {} is cancelled", caller.id));
-        self.outside.oracle.cancelled(now, caller.id);
+        self.outside.oracle.cancelled(now, caller.id, caller.trial);
     }
 
     fn each_conn(&mut self, which: u32, mut work: impl FnMut(&mut Outside, usize)) {

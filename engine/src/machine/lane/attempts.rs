@@ -142,6 +142,7 @@ impl Lane {
             slot.op.maybe_executed = true;
             took = slot.op.since(self.ready_at, self.now);
             self.count_timeout();
+            self.link.doubt();
         }
         self.stats.timeouts += 1;
         self.fail(id, cause, took);

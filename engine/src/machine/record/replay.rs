@@ -234,6 +234,7 @@ fn feed(lane: &mut Lane, input: &Input) -> Option<()> {
             let _ = lane.poll_transmit(&mut Vec::new());
         }
         Input::Signals {} => lane.drain_signals().for_each(drop),
+        Input::Doubt {} => lane.doubt(),
     }
     Some(())
 }
@@ -283,7 +284,7 @@ impl fmt::Display for Input {
             | Self::Connected { now }
             | Self::DialFailed { now }
             | Self::TimedOut { now } => write!(f, "{:?} {name}", at(now)),
-            Self::Action {} | Self::Transmit {} | Self::Signals {} => f.write_str(name),
+            Self::Action {} | Self::Transmit {} | Self::Signals {} | Self::Doubt {} => f.write_str(name),
         }
     }
 }

@@ -83,6 +83,7 @@ inputs! {
     12 Action {}
     13 Transmit {}
     14 Signals {}
+    15 Doubt {}
 }
 
 impl Input {

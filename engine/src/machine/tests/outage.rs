@@ -6,14 +6,25 @@ use std::vec::Vec;
 
 use bytes::Bytes;
 
-use super::kit::World;
+use super::kit::{Answered, World};
 use super::{STORED, STORED_IN_FALLBACK, millis, secs, value};
 use crate::link::Cause;
 use crate::machine::{Answer, Failure, OperationError, Request, Source};
 use crate::policy::{BreakerState, Executed};
+use crate::resp::Reply;
 
 const fn failed(cause: Cause, executed: Executed) -> Result<Answer, OperationError> {
     Err(OperationError::Failed(Failure { cause, executed }))
+}
+
+const SET: Request = Request::Set { value: Bytes::from_static(b"v"), ttl: None };
+
+fn source(answered: &Answered) -> Option<Source> {
+    match answered {
+        Ok(Answer::Value(_, source) | Answer::Stored(source)) => Some(*source),
+        Ok(Answer::Deleted(_, source) | Answer::Exists(_, source)) => Some(*source),
+        _ => None,
+    }
 }
 
 #[test]
@@ -61,6 +72,39 @@ fn what_was_not_sent_is_sent_once() {
     let ids: Vec<_> = (0..9).map(|n| world.set(&format!("k{n}"), "v")).collect();
     ids.into_iter().for_each(|id| assert_eq!(world.finish(id), STORED));
     assert_eq!((world.server.count("SET"), world.engine.lane_stats().retries), (9, 0));
+}
+
+/// One reply is swallowed, and operations come so seldom that none finds its answer in time, but often enough that the
+/// connection is never silent.
+#[test]
+fn a_swallowed_reply_is_found_out() {
+    for request in [Request::Get, Request::Exists, Request::Delete, SET] {
+        let mut world = World::connected(|config| config.operation_timeout = secs(1));
+        world.ask("warm", Request::Get).expect("the server is well");
+        world.server.swallow = 1;
+        let late = world.ask("k", request.clone());
+        assert!(matches!(source(&late), Some(Source::Fallback { .. })), "{request:?}: {late:?}");
+        for key in ["a", "b", "c"] {
+            let answered = world.ask(key, request.clone());
+            assert_eq!(source(&answered), Some(Source::Primary), "{request:?}: {answered:?}");
+        }
+        assert_eq!(world.engine.lane_stats().losses, 1, "{request:?}");
+    }
+}
+
+/// A server may answer one command as no Redis does, and all others well.
+#[test]
+fn a_strange_reply_alone_costs_no_connection() {
+    let mut world = World::connected(|_| {});
+    world.server.swallow = 1;
+    let id = world.get("k");
+    world.settle();
+    world.engine.handle_replies(world.now, 0, &mut Vec::from([Reply::Integer(1)])).expect("it was asked for");
+    world.engine.wake();
+    world.settle();
+    assert_eq!(world.answer(id), Some(&Err(OperationError::Unexpected { command: "GET" })));
+    world.run_for(secs(1));
+    assert_eq!((world.engine.lane_stats().losses, world.server.count("PING")), (0, 1));
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) struct Server {
     pub(super) executed: Vec<String>,
     /// Errors to answer commands with: name, line, how many times.
     scripted: Vec<(&'static str, &'static str, usize)>,
+    /// How many of the next replies are swallowed, handshakes excluded.
+    pub(super) swallow: usize,
     /// Bytes to be sent ahead of the next reply.
     pub(super) announce: Vec<u8>,
     /// Connections that have asked who they are. A connection that its client left has ended here, and all that was under
@@ -75,7 +77,12 @@ impl Server {
             let Reply::Array(words) = command else { panic!("not a command: {command:?}") };
             let words: Vec<Bytes> = words.into_iter().filter_map(Reply::into_bytes).collect();
             out.append(&mut self.announce);
-            out.extend(self.execute(now, session, &words));
+            let (before, reply) = (self.executed.len(), self.execute(now, session, &words));
+            if self.swallow > 0 && self.executed.len() > before {
+                self.swallow -= 1;
+            } else {
+                out.extend(reply);
+            }
         }
         out
     }

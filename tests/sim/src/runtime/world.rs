@@ -8,7 +8,7 @@ use larder_engine::Instant;
 
 use crate::choices::Choices;
 use crate::net::{Net, Pipe, arrival};
-use crate::server::{Server, ServerConfig};
+use crate::server::{Done, Server, ServerConfig};
 use crate::tape::Tape;
 
 /// How long a segment is under way, unless somebody says otherwise: two machines of one data centre.
@@ -187,12 +187,12 @@ impl World {
     }
 
     fn serve(&mut self) -> bool {
-        let (mut progress, mut deeds) = (false, Vec::new());
+        let (mut progress, mut done) = (false, Vec::new());
         self.net.prune();
         for id in self.net.live().to_vec() {
             self.server.config.latency = self.travels_if_busy(id);
-            progress |= self.server.serve(self.now, id, &mut self.net, &mut self.choices, &mut deeds);
-            for did in deeds.drain(..) {
+            progress |= self.server.serve(self.now, id, &mut self.net, &mut self.choices, &mut done);
+            for Done { did, .. } in done.drain(..) {
                 self.tape.line(self.now, || format!("redis: {did}"));
             }
         }

@@ -85,7 +85,10 @@ impl Data {
             (b"DEL", keys) => {
                 let removed = keys.iter().filter(|key| self.put(now, key, None)).count();
                 wire::integer(out, removed as i64);
-                did.extend(keys.iter().map(|key| Did::Replayed { key: key.clone(), value: None }));
+                did.extend(keys.iter().map(|key| {
+                    let key = key.clone();
+                    Did::Replayed { key, value: None, over: None, brought: None }
+                }));
             }
             (b"EVAL", [_, count, rest @ ..]) => self.replay(now, number(count) as usize, rest, out, did),
             (b"UNLINK", keys) => {
@@ -121,7 +124,8 @@ impl Data {
         wire::array(out, keys.len());
         for (key, args) in keys.iter().zip(args.chunks(4)) {
             let [mode, seen, value, ttl] = args else { return };
-            let held = self.get(now, key).map(|entry| &entry.value);
+            let over = self.get(now, key).map(|entry| entry.value.clone());
+            let held = over.as_ref();
             let take = match &mode[..] {
                 b"!" => true,
                 b"=" => held == Some(seen) || held == Some(value),
@@ -132,10 +136,11 @@ impl Data {
                 b"" => Instant::NEVER,
                 ttl => now.saturating_add(Duration::from_millis(number(ttl).max(1))),
             };
+            let brought = (mode != b"x").then(|| value.clone());
             let value = take.then(|| value.clone());
             self.put(now, key, value.clone().map(|value| Entry { value, expires }));
             wire::integer(out, i64::from(take));
-            did.push(Did::Replayed { key: key.clone(), value });
+            did.push(Did::Replayed { key: key.clone(), value, over, brought });
         }
     }
 

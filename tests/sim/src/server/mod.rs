@@ -138,10 +138,15 @@ pub(crate) enum Did {
     Unlink {
         keys: Vec<Vec<u8>>,
     },
-    /// A journal was replayed: the key has this value now, or none.
+    /// A journal was replayed.
     Replayed {
         key: Vec<u8>,
+        /// What the key has now.
         value: Option<Vec<u8>>,
+        /// What it had before.
+        over: Option<Vec<u8>>,
+        /// What the replay would have set, as far as it says.
+        brought: Option<Vec<u8>>,
     },
     /// A scan has come to its end.
     Scanned {
@@ -173,7 +178,7 @@ impl fmt::Display for Did {
                 f.write_str("UNLINK")?;
                 keys.iter().try_for_each(|key| write!(f, " {}", key.escape_ascii()))
             }
-            Self::Replayed { key, value } => {
+            Self::Replayed { key, value, .. } => {
                 let value = value.as_deref().unwrap_or(b"(none)");
                 write!(f, "a replay leaves {} at {}", key.escape_ascii(), value.escape_ascii())
             }
@@ -184,6 +189,13 @@ impl fmt::Display for Did {
             Self::NotACommand => f.write_str("bytes that are no command"),
         }
     }
+}
+
+/// What it did, and where the reply that tells of it ends in what it sends.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) did: Did,
+    pub(crate) reply_end: u64,
 }
 
 #[derive(Debug, Default)]
@@ -306,9 +318,16 @@ impl Server {
         id: usize,
         net: &mut Net,
         choices: &mut Choices,
-        did: &mut Vec<Did>,
+        done: &mut Vec<Done>,
     ) -> bool {
         if self.is_stopped(now) || !net.get(id).server_open {
+            return false;
+        }
+        let is_idle = |session: &Session| {
+            let up = &net.get(id).up;
+            session.parser.is_empty() && up.readable(now) == 0 && up.ended(now).is_none()
+        };
+        if self.sessions[id].as_ref().is_none_or(is_idle) {
             return false;
         }
         let Some(mut session) = self.sessions[id].take() else { return false };
@@ -319,13 +338,13 @@ impl Server {
                 Ok(Some(words)) => {
                     progress = true;
                     if session.parser.consumed <= conn.before_hello && !is_handshake(&words) {
-                        did.push(Did::TooEarly);
+                        done.push(Done { did: Did::TooEarly, reply_end: 0 });
                     }
-                    self.answer(now, &mut session, conn, words, choices, did);
+                    self.answer(now, &mut session, conn, words, choices, done);
                 }
                 Ok(None) => break,
                 Err(wire::NotACommand) => {
-                    did.push(Did::NotACommand);
+                    done.push(Done { did: Did::NotACommand, reply_end: 0 });
                     session.closing = true;
                 }
             }
@@ -351,7 +370,7 @@ impl Server {
         conn: &mut Conn,
         words: Vec<Vec<u8>>,
         choices: &mut Choices,
-        did: &mut Vec<Did>,
+        done: &mut Vec<Done>,
     ) {
         self.executed += 1;
         let greets = words[0] == b"HELLO" || words[0] == b"AUTH";
@@ -367,14 +386,18 @@ impl Server {
             out.extend_from_slice(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nx\r\n");
         }
         let begin = out.len();
-        self.execute(now, session, words, &mut out, did);
+        let mut did = Vec::new();
+        self.execute(now, session, words, &mut out, &mut did);
         if !handshake {
             let reply = out.split_off(begin);
             self.send_reply(session, reply, &mut out);
         }
+        let mut reply_end = u64::MAX;
         if conn.client_open {
             conn.down.write(at, &out);
+            reply_end = conn.down.written;
         }
+        done.extend(did.into_iter().map(|did| Done { did, reply_end }));
         conn.answers.push_back((session.parser.consumed, conn.down.written));
         if greets {
             conn.hello_end = conn.hello_end.or(Some(conn.down.written));

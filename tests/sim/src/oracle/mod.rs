@@ -3,10 +3,15 @@
 //! Virtual time is coarse: much happens at one instant. So everything that is observed gets a number, and *before* and
 //! *after* are said of those.
 
+mod fresh;
+mod trial;
+
+use trial::Trial;
+
 use std::collections::BTreeMap;
 
 use larder_engine::Instant;
-use larder_engine::machine::{Answer, Cleared, Engine, OperationError, Source, Tally};
+use larder_engine::machine::{Answer, Cleared, OperationError, Source, Tally};
 use larder_engine::policy::BreakerState;
 use larder_engine::stats::Counts;
 
@@ -48,8 +53,11 @@ struct Op {
     executed_at: Instant,
     /// When Redis was last seen to have its value.
     seen_at: Option<Instant>,
-    /// When Redis last answered a read with it.
+    /// When Redis last answered a read with it, and which processes' reads it has, as bits.
     read: Option<Stamp>,
+    read_by: u32,
+    /// When a replay last asked Redis to take it, whatever became of that.
+    brought: Option<Stamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +90,8 @@ struct Deed {
     process: usize,
     at: Stamp,
     did: Did,
+    /// The connection, and where the reply ends in what comes over it.
+    reply: (usize, u64),
     used: bool,
 }
 
@@ -90,10 +100,9 @@ struct Seen {
     state: Option<BreakerState>,
     /// When the breaker was seen to open.
     opened_at: Option<Instant>,
-    /// Changes when a trial of the breaker may have begun.
-    trial: u64,
-    /// When a key was last replayed, or deleted, on behalf of this process.
-    replayed: BTreeMap<Vec<u8>, Stamp>,
+    trial: Trial,
+    /// When a key was last deleted for this process, by a replay or by itself.
+    deleted: BTreeMap<Vec<u8>, Stamp>,
     /// When the last scan of a pattern ended.
     scanned: BTreeMap<Vec<u8>, Stamp>,
     /// When a step of a clear was last refused.
@@ -108,13 +117,15 @@ pub(crate) struct Oracle {
     next: u64,
     ops: Vec<Op>,
     deeds: Vec<Deed>,
+    /// How much came over each connection to an engine.
+    received: Vec<u64>,
     processes: Vec<Seen>,
     /// When a key last lost writes that had been acknowledged.
     rolled_back: BTreeMap<Vec<u8>, Stamp>,
     all_rolled_back: Option<Stamp>,
     pub(crate) violation: Option<Violation>,
-    /// How often each rule was looked at.
-    pub(crate) checks: BTreeMap<Rule, u64>,
+    /// How often each rule was looked at, in the order of them all.
+    checks: [u64; Rule::ALL.len()],
 }
 
 impl Oracle {
@@ -125,11 +136,12 @@ impl Oracle {
             next: 0,
             ops: Vec::new(),
             deeds: Vec::new(),
+            received: Vec::new(),
             processes: (0..setup.processes).map(|_| seen()).collect(),
             rolled_back: BTreeMap::new(),
             all_rolled_back: None,
             violation: None,
-            checks: BTreeMap::new(),
+            checks: [0; Rule::ALL.len()],
         }
     }
 
@@ -138,10 +150,15 @@ impl Oracle {
         if self.setup.is_byzantine() && !rule.holds_against_liars() {
             return;
         }
-        *self.checks.entry(rule).or_default() += 1;
+        self.checks[rule as usize] += 1;
         if !holds && self.violation.is_none() {
             self.violation = Some(Violation { rule, detail: detail() });
         }
+    }
+
+    /// How often each rule was looked at, of those that were.
+    pub(crate) fn checks(&self) -> BTreeMap<Rule, u64> {
+        Rule::ALL.iter().copied().zip(self.checks).filter(|(_, checks)| *checks > 0).collect()
     }
 
     pub(crate) fn operations(&self) -> usize {
@@ -151,8 +168,10 @@ impl Oracle {
     // ---- callers ----
 
     pub(crate) fn begun(&mut self, at: Instant, process: usize, what: What, key: u32, ttl: u32) -> usize {
+        if what == What::Clear {
+            self.processes[process].trial.is_shared();
+        }
         let begun = self.stamp();
-        let (ended, sent, executed, seen_at, read) = (None, 0, None, None, None);
         self.ops.push(Op {
             process,
             what,
@@ -160,18 +179,22 @@ impl Oracle {
             ttl,
             begun,
             begun_at: at,
-            ended,
-            sent,
-            executed,
+            ended: None,
+            sent: 0,
+            executed: None,
             executed_at: at,
-            seen_at,
-            read,
+            seen_at: None,
+            read: None,
+            read_by: 0,
+            brought: None,
         });
         self.ops.len() - 1
     }
 
-    pub(crate) fn cancelled(&mut self, at: Instant, id: usize) {
+    /// One that was cancelled, in this trial of the breaker.
+    pub(crate) fn cancelled(&mut self, at: Instant, id: usize, trial: Option<u64>) {
         self.is_first_end(at, id);
+        self.processes[self.ops[id].process].trial.cancelled(trial);
         self.end(at, id, Ended::Cancelled);
     }
 
@@ -182,6 +205,7 @@ impl Oracle {
             Ok(_) => (Ended::Fallback, Some(Tally::FallbackWrite)),
             Err(_) => (Ended::Error, Some(Tally::Error)),
         };
+        self.processes[self.ops[id].process].trial.is_shared();
         self.outage(at, id, result.as_ref().err());
         self.count(id, tally.into_iter());
         self.end(at, id, how);
@@ -225,40 +249,6 @@ impl Oracle {
 
     // ---- the engine ----
 
-    pub(crate) fn engine_was_driven(&mut self, now: Instant, process: usize, engine: &Engine) {
-        let state = engine.breaker().0;
-        let seen = &mut self.processes[process];
-        let before = seen.state.replace(state);
-        let changed = before != Some(state);
-        seen.trial += u64::from(changed);
-        if changed && state == BreakerState::Open {
-            seen.opened_at = Some(now);
-        }
-        let opened_at = seen.opened_at.filter(|_| changed && before == Some(BreakerState::Open));
-        if let Some(opened_at) = opened_at {
-            let open = now.saturating_since(opened_at) + self.setup.clock_error();
-            let least = millis(self.setup.open_for) * 85 / 100;
-            self.check(Rule::B3, open >= least, || format!("{now:?}: process {process}: open for {open:?}"));
-        }
-    }
-
-    /// A caller began to wait, where the breaker was so before: in which trial it is, if in any.
-    pub(crate) fn waits_first(&mut self, now: Instant, id: usize, before: BreakerState) -> Option<u64> {
-        self.check(Rule::B3, before != BreakerState::Open, || {
-            format!("{now:?}: operation {id} waits although the breaker was open")
-        });
-        let seen = &self.processes[self.ops[id].process];
-        (seen.state == Some(BreakerState::HalfOpen)).then_some(seen.trial)
-    }
-
-    /// So many callers wait who began to in the same trial.
-    pub(crate) fn in_trial(&mut self, now: Instant, process: usize, out: usize) {
-        let holds = out <= self.setup.half_open_permits as usize;
-        self.check(Rule::B2, holds, || {
-            format!("{now:?}: process {process} has {out} operations in one trial")
-        });
-    }
-
     pub(crate) fn silent(&mut self, now: Instant, (process, lane): (usize, usize), since: Instant) {
         let limit = millis(self.setup.stall_timeout + self.setup.timer_lateness);
         let holds = now < since.saturating_add(limit);
@@ -273,8 +263,8 @@ impl Oracle {
     }
 
     pub(crate) fn in_flight(&mut self, now: Instant, process: usize, operations: usize, bytes: usize) {
-        // Two PINGs may be on top: a health check, and a probe.
-        const PINGS: usize = 2;
+        // Three PINGs may be on top: a health check, a probe, and whether the replies are in step.
+        const PINGS: usize = 3;
         let setup = &self.setup;
         let most = (setup.max_in_flight as usize + PINGS, setup.max_in_flight_bytes as usize + PINGS * 14);
         let holds = operations <= most.0 && bytes <= most.1;
@@ -282,6 +272,28 @@ impl Oracle {
             format!(
                 "{now:?}: process {process} has {operations} in flight with {bytes} bytes; most: {most:?}"
             )
+        });
+    }
+
+    /// So many operations of a lane wait, and so many were called and have not come yet, where so much is in flight.
+    pub(crate) fn turns(
+        &mut self,
+        (now, process, lane): (Instant, usize, usize),
+        in_flight: Option<(usize, usize)>,
+        waiting: usize,
+        called: usize,
+    ) {
+        // More than the longest command of a run.
+        const LONGEST: usize = 128;
+        let Some((operations, bytes)) = in_flight else { return };
+        if waiting <= operations {
+            return; // All of them may be in flight.
+        }
+        let setup = &self.setup;
+        let has_room = operations + called < setup.max_in_flight as usize
+            && bytes + (called + 1) * LONGEST <= setup.max_in_flight_bytes as usize;
+        self.check(Rule::C8, !has_room, || {
+            format!("{now:?}: process {process} lane {lane}: {waiting} wait with {operations} in flight, {called} called")
         });
     }
 
@@ -298,7 +310,9 @@ impl Oracle {
 
     pub(crate) fn wants_to_write(&mut self, process: usize, bytes: &[u8]) {
         // A breaker that tries again asks first.
-        self.processes[process].trial += u64::from(bytes.windows(4).any(|window| window == b"PING"));
+        if bytes.windows(4).any(|window| window == b"PING") {
+            self.processes[process].trial.pinged();
+        }
         let closed = self.processes[process].closed;
         self.check(Rule::O3, !closed, || format!("process {process} writes although it is closed"));
     }
@@ -312,7 +326,7 @@ impl Oracle {
 
     // ---- the server ----
 
-    pub(crate) fn did(&mut self, now: Instant, process: usize, did: Did) {
+    pub(crate) fn did(&mut self, now: Instant, (process, conn): (usize, usize), did: Did, reply_end: u64) {
         let at = self.stamp();
         let is_in_order = !matches!(did, Did::TooEarly | Did::NotACommand);
         self.check(Rule::P5, is_in_order, || format!("{now:?}: process {process}: {did}"));
@@ -341,8 +355,14 @@ impl Oracle {
                 self.processes[process].sweep_refused = Some(at);
                 return;
             }
+            Did::Replayed { brought: Some(brought), value, over, .. } => {
+                if let Some(id) = self.set_of(brought) {
+                    self.ops[id].brought = Some(at);
+                }
+                self.leaves_alone(now, process, value.as_deref(), over.as_deref());
+            }
             Did::Replayed { key, .. } | Did::Delete { key, .. } => {
-                self.processes[process].replayed.insert(key.clone(), at);
+                self.processes[process].deleted.insert(key.clone(), at);
             }
             _ => {}
         }
@@ -358,11 +378,20 @@ impl Oracle {
                 if let Some(id) = self.set_of(value) {
                     self.ops[id].seen_at = Some(now);
                     self.ops[id].read = Some(at);
+                    self.ops[id].read_by |= 1 << process;
                 }
             }
             _ => {}
         }
-        self.deeds.push(Deed { process, at, did, used: false });
+        self.deeds.push(Deed { process, at, did, reply: (conn, reply_end), used: false });
+    }
+
+    /// An engine was given so many bytes of what comes over a connection, and it is the one of a lane still.
+    pub(crate) fn received(&mut self, conn: usize, bytes: u64) {
+        if self.received.len() <= conn {
+            self.received.resize(conn + 1, 0);
+        }
+        self.received[conn] = bytes;
     }
 
     /// These keys have lost writes; `None` is all.
@@ -431,191 +460,32 @@ impl Oracle {
         };
         let (process, begun) = (op.process, op.begun);
         let first = self.deeds.partition_point(|deed| deed.at < begun);
-        let deed = self.deeds[first..]
-            .iter_mut()
-            .find(|deed| !deed.used && deed.process == process && matches(&deed.did));
-        let holds = deed.is_some_and(|deed| !std::mem::replace(&mut deed.used, true));
-        self.check(Rule::P1, holds, || format!("{at:?}: operation {id} got {answer:?}"));
-    }
-
-    /// The rules for a value, or none, whoever had it.
-    fn is_fresh(&mut self, now: Instant, id: usize, value: Option<&[u8]>, from: Ended) {
-        let (process, key, begun) = (self.ops[id].process, self.ops[id].key, self.ops[id].begun);
-        let source = value.and_then(|value| self.set_of(value));
-        let copy = source.filter(|_| from == Ended::Fallback);
-        if let Some(source) = copy {
-            self.is_young(now, id, source);
-        }
-        let accepted: Vec<usize> = (0..self.ops.len())
-            .filter(|&write| {
-                let op = &self.ops[write];
-                op.is_write() && op.process == process && op.key == key
-            })
-            .filter(|&write| self.ops[write].accepted().is_some_and(|(at, ..)| at < begun))
-            .collect();
-        for &write in &accepted {
-            self.is_not_overwritten(now, id, source, write);
-        }
-        if let Some(source) = copy {
-            self.is_not_given_up(now, id, source);
-        }
-        if let Some(source) = source {
-            self.is_not_cleared(now, id, source);
-        }
-        let kept = |&&write: &&usize| self.ops[write].accepted_here();
-        if let Some(&last) = accepted.iter().max_by_key(kept) {
-            self.is_kept(now, id, source, last);
-        }
-    }
-
-    /// F1: `source` made the value that `read` got, and `write` was accepted before that began.
-    fn is_not_overwritten(&mut self, now: Instant, read: usize, source: Option<usize>, write: usize) {
-        let Some(source) = source.filter(|&source| source != write) else { return };
-        let (process, write_begun) = (self.ops[write].process, self.ops[write].begun);
-        if self.is_excused(write) || self.is_promise_void(write) {
-            return;
-        }
-        let source_op = &self.ops[source];
-        let here = source_op.accepted_here().filter(|_| source_op.process == process);
-        let made = source_op.executed.max(here);
-        let is_own = source_op.process == process && !self.is_late_zombie(source);
-        let was_over = is_own && source_op.ended.is_some_and(|(ended, ..)| ended < write_begun);
-        let holds = made.is_none_or(|made| made > write_begun);
-        self.check(Rule::F1, holds, || {
-            format!("{now:?}: operation {read} got the value of {source}, which {write} had replaced")
-        });
-        self.check(Rule::F7, !was_over, || {
+        let fits = |deed: &Deed| !deed.used && deed.process == process && matches(&deed.did);
+        let came = |deed: &Deed| {
+            let (conn, end) = deed.reply;
+            self.received.get(conn).is_some_and(|received| *received >= end)
+        };
+        let deeds = &self.deeds[first..];
+        let whole = deeds.iter().position(|deed| fits(deed) && came(deed));
+        let deed = whole.or_else(|| deeds.iter().position(fits));
+        self.check(Rule::P1, deed.is_some(), || format!("{at:?}: operation {id} got {answer:?}"));
+        self.check(Rule::P4, whole.is_some(), || {
             format!(
-                "{now:?}: operation {read} got the value of {source}, which had ended before {write} began"
+                "{at:?}: operation {id} got {answer:?}, which has not come over the connection of its command"
             )
         });
-    }
-
-    /// Whether a SET was executed so late that who cannot end connections has to give up waiting for it.
-    fn is_late_zombie(&self, source: usize) -> bool {
-        let (op, setup) = (&self.ops[source], &self.setup);
-        let waited = |at: Instant| at.saturating_add(millis(setup.stall_timeout) + setup.clock_error());
-        setup.old_server > 0 && op.ended.is_some_and(|(_, at, _)| op.executed_at > waited(at))
-    }
-
-    /// F2: as F1, for a SET that nobody waited for to the end, and that was executed before the read began. But before
-    /// it was, Redis may have answered a read with the old value.
-    fn is_not_given_up(&mut self, now: Instant, read: usize, source: usize) {
-        let (process, begun) = (self.ops[read].process, self.ops[read].begun);
-        let old = &self.ops[source];
-        if old.process == process && old.accepted_here().is_some() {
-            return; // What the fallback tier has accepted is kept until Redis is back.
-        }
-        let (key, made, last_read) = (old.key, old.executed, old.read);
-        let given_up = |(id, op): &(usize, &Op)| {
-            let Some((ended, _, Ended::Cancelled | Ended::Error)) = op.ended else { return false };
-            let took_place = op.executed.is_some_and(|at| at < begun) && ended < begun;
-            let same = op.what == What::Set && op.process == process && op.key == key && *id != source;
-            same && took_place && last_read.is_none_or(|at| at < ended)
-        };
-        let writes: Vec<usize> =
-            self.ops.iter().enumerate().filter(given_up).map(|(write, _)| write).collect();
-        for write in writes {
-            let write_begun = self.ops[write].begun;
-            let holds = self.is_excused(write) || made.is_none_or(|made| made > write_begun);
-            self.check(Rule::F2, holds, || {
-                format!("{now:?}: operation {read} got the value of {source}, which {write} had replaced")
-            });
+        if let Some(deed) = deed {
+            self.deeds[first + deed].used = true;
         }
     }
 
-    /// F6: `source` made the value that `read` got; no clear that was over before that began has begun since.
-    fn is_not_cleared(&mut self, now: Instant, read: usize, source: usize) {
-        let (process, key, begun) = (self.ops[read].process, self.ops[read].key, self.ops[read].begun);
-        if key % 2 == 1 {
-            return;
-        }
-        let here = self.ops[source].accepted_here().filter(|_| self.ops[source].process == process);
-        let made = self.ops[source].executed.max(here);
-        let is_over = |&op: &usize| {
-            let op = &self.ops[op];
-            let over = op.accepted().is_some_and(|(at, ..)| at < begun);
-            op.what == What::Clear && op.process == process && over
-        };
-        let clears: Vec<usize> = (0..self.ops.len()).filter(is_over).collect();
-        for clear in clears {
-            let excused = self.is_excused(clear) || self.is_promise_void(clear);
-            let holds = excused || made.is_none_or(|made| made > self.ops[clear].begun);
-            self.check(Rule::F6, holds, || {
-                format!("{now:?}: operation {read} got the value of {source}, which {clear} had cleared")
-            });
-        }
-    }
-
-    /// Whether the fallback tier has promised a clear, or a delete that became one for want of room, and the server refused
-    /// to carry it out.
-    fn is_promise_void(&self, write: usize) -> bool {
-        let op = &self.ops[write];
-        let clears = match op.what {
-            What::Clear => true,
-            What::Delete => self.setup.is_tier_small(),
-            _ => false,
-        };
-        let accepted = op.accepted_here();
-        clears && accepted.is_some() && self.processes[op.process].sweep_refused > accepted
-    }
-
-    /// Whether Redis itself may have forgotten about a write.
-    fn is_excused(&self, write: usize) -> bool {
-        let op = &self.ops[write];
-        let of_key = match op.what {
-            What::Clear => self.rolled_back.values().max(),
-            _ => self.rolled_back.get(&key_name(op.key)),
-        };
-        let rolled_back = of_key.copied().max(self.all_rolled_back);
-        rolled_back.is_some_and(|at| at > op.begun)
-    }
-
-    /// F3: `write` is the latest that the fallback tier accepted before `read` began. Until it is replayed, it is what is
-    /// read.
-    fn is_kept(&mut self, now: Instant, read: usize, source: Option<usize>, write: usize) {
-        let op = &self.ops[write];
-        let Some((accepted, accepted_at, Ended::Fallback)) = op.ended else { return };
-        let (process, begun) = (op.process, op.begun);
-        let age = now.saturating_since(accepted_at) + self.setup.clock_error();
-        let is_expired = op.ttl > 0 && age >= millis(op.ttl);
-        let disturbs = |other: &Op| {
-            let clears = other.what == What::Clear && other.ended.is_none_or(|(ended, ..)| ended > begun);
-            let replaces = other.is_write() && other.key == op.key && other.accepted_here() > Some(accepted);
-            other.process == process && (clears || replaces)
-        };
-        let (name, seen) = (key_name(op.key), &self.processes[process]);
-        let pattern = [&name[..NAMESPACE_LEN], b"*"].concat();
-        // A delete may have become a clear, and that may have found nothing.
-        let swept = seen.scanned.get(&pattern).filter(|_| op.what == What::Delete);
-        let replayed = seen.replayed.get(&name).max(swept).copied();
-        if is_expired
-            || replayed > Some(accepted)
-            || self.is_promise_void(write)
-            || self.ops.iter().any(disturbs)
-        {
-            return;
-        }
-        let expected = (op.what == What::Set).then_some(write);
-        self.check(Rule::F3, source == expected, || {
-            format!(
-                "{now:?}: operation {read} got the value of {source:?}, not of {expected:?}, accepted before"
-            )
-        });
-    }
-
-    /// F4: the value of `source` is a write of this process, or Redis had it not too long ago.
-    fn is_young(&mut self, now: Instant, read: usize, source: usize) {
-        let (process, op) = (self.ops[read].process, &self.ops[source]);
-        let here = op.process == process && op.accepted_here().is_some();
-        let Some(seen_at) = op.seen_at.filter(|_| !here) else { return };
-        // A reply may have been on its way for as long as an operation.
-        let setup = &self.setup;
-        let late = setup.operation_timeout + setup.timer_lateness;
-        let age = now.saturating_since(seen_at);
-        let holds = age <= millis(setup.max_staleness + late) + setup.clock_error();
-        self.check(Rule::F4, holds, || {
-            format!("{now:?}: operation {read} got a value that Redis last had {age:?} ago")
+    /// F8: a replay puts a value over its own, over one of this process, or over one that it has read, and over no other.
+    fn leaves_alone(&mut self, now: Instant, process: usize, value: Option<&[u8]>, over: Option<&[u8]>) {
+        let (Some(value), Some(over)) = (value, over) else { return };
+        let knows = |op: &Op| op.process == process || op.read_by & 1 << process != 0;
+        let holds = value == over || self.set_of(over).is_some_and(|id| knows(&self.ops[id]));
+        self.check(Rule::F8, holds, || {
+            format!("{now:?}: a replay of process {process} replaced {}", over.escape_ascii())
         });
     }
 
