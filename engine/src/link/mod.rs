@@ -39,7 +39,7 @@
 //! A handshake that fails leaves the task to the next. A link that retires waits until all is answered, cancelled commands
 //! included, and so leaves nothing behind; one that is closed may, but has no next connection, and nobody who would
 //! take the old value for a new one.
-
+//!
 //! # Out of step
 //!
 //! Replies carry no name: the first belongs to the first command. If a server, or a proxy before it, swallows one, each command
