@@ -35,6 +35,7 @@ enum Asked {
     Who,
     /// `CLIENT KILL`
     Kill,
+    Ping,
     Get(u8),
     Set,
     Other,
@@ -103,6 +104,7 @@ impl World {
                 (b"HELLO", _) => Asked::Hello,
                 (b"CLIENT", b"INFO") => Asked::Who,
                 (b"CLIENT", b"KILL") => Asked::Kill,
+                (b"PING", _) => Asked::Ping,
                 _ => Asked::Other,
             };
             let fences = asked == Asked::Kill;
@@ -140,6 +142,7 @@ impl World {
                 self.left_writes = false;
                 self.say(b":1\r\n");
             }
+            Asked::Ping => self.say(b"+PONG\r\n"),
             Asked::Set | Asked::Other => self.say(b"+OK\r\n"),
         }
     }
