@@ -1,13 +1,14 @@
 //! The parameters of a [`MemoryCache`], checked once.
 
-use std::hash::{Hash, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use foldhash::SharedSeed;
 use larder_engine::store::{Policy, RemovalCause, Store, StoreConfig, TtlJitter};
 
-use super::{Inner, Listener, MemoryCache, Room, Shard, Weigher};
+use super::{Hasher, Inner, Listener, MemoryCache, Reads, Room, Shard, Weigher};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 
@@ -160,7 +161,8 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
         let ttl_jitter = self.check()?;
         let shards = self.shard_count()?;
         let clock = Clock::system();
-        let hasher = RandomState::new();
+        // Chosen keys collide only for who knows the seed, which is the system's randomness.
+        let hasher = Hasher::with_seed(RandomState::new().hash_one(shards), SharedSeed::global_random());
         let now = clock.now();
         let config = StoreConfig {
             max_entries: most_in_one(self.max_entries, shards),
@@ -180,7 +182,7 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
             inner: Arc::new(Inner {
                 shards: (0..shards).map(shard).collect(),
                 room: (shards > 1).then(|| Room::new(self.max_entries, self.max_bytes)),
-                hasher: hasher.clone(),
+                hasher,
                 clock,
                 default_ttl: self.default_ttl,
                 ttl_jitter,
@@ -189,7 +191,7 @@ impl<K: Hash + Eq, V> MemoryCacheBuilder<K, V> {
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
                 entry_limit: config.max_entry_bytes.min(config.max_bytes),
-                shares: self.policy == Policy::Adaptive && self.time_to_idle.is_none(),
+                reads: (self.policy == Policy::Adaptive && self.time_to_idle.is_none()).then(Reads::new),
                 is_timed: AtomicBool::new(self.default_ttl.is_some() || self.time_to_idle.is_some()),
                 next_sweep: AtomicUsize::new(0),
                 next_victim: AtomicUsize::new(0),

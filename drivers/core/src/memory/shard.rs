@@ -5,28 +5,32 @@
 //! and nothing is evicted while there is room anywhere. A shard that finds none left evicts from its own, whose place the
 //! newcomer gets without anybody else noticing: in a full cache an insert only reads that there is no room.
 
-use std::hash::RandomState;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use larder_engine::store::Store;
+
+use super::Hasher;
+
+// In tests of interleavings, a scheduler decides at each of these who goes on.
+#[cfg(all(test, shuttle))]
+use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
+#[cfg(not(all(test, shuttle)))]
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
 pub(super) struct Shard<K, V> {
-    store: RwLock<Store<K, V, RandomState>>,
-    /// Reads that only shared the store, which could not count them.
-    pub(super) hits: AtomicU64,
-    pub(super) misses: AtomicU64,
+    store: RwLock<Store<K, V, Hasher>>,
 }
 
 impl<K, V> Shard<K, V> {
-    pub(super) fn new(store: Store<K, V, RandomState>) -> Self {
-        Self { store: RwLock::new(store), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    pub(super) fn new(store: Store<K, V, Hasher>) -> Self {
+        Self { store: RwLock::new(store) }
     }
 
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, RandomState>> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, Hasher>> {
         self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -39,7 +43,7 @@ impl<K, V> Shard<K, V> {
 
 /// A shard that is being changed.
 pub(super) struct Writing<'a, K, V> {
-    store: RwLockWriteGuard<'a, Store<K, V, RandomState>>,
+    store: RwLockWriteGuard<'a, Store<K, V, Hasher>>,
     /// `None` where the store's own bounds are those of the cache.
     room: Option<&'a Room>,
     /// The room that the shard has.
@@ -61,7 +65,7 @@ impl<K, V> Writing<'_, K, V> {
 }
 
 impl<K, V> Deref for Writing<'_, K, V> {
-    type Target = Store<K, V, RandomState>;
+    type Target = Store<K, V, Hasher>;
 
     fn deref(&self) -> &Self::Target {
         &self.store
@@ -126,7 +130,7 @@ impl Room {
         }
     }
 
-    fn size_of<K, V>(&self, store: &Store<K, V, RandomState>) -> Size {
+    fn size_of<K, V>(&self, store: &Store<K, V, Hasher>) -> Size {
         Size { entries: store.len() as u64, bytes: if self.is_weighed { store.bytes() } else { 0 } }
     }
 
