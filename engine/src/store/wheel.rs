@@ -46,12 +46,19 @@ pub(super) struct Wheel {
     occupied: [u64; LEVELS as usize],
     /// The tick that time has reached, as far as the due list is worked off.
     current: u64,
+    /// No bucket begins before this tick, so that until then there is nothing to look for.
+    quiet_until: u64,
 }
 
 impl Wheel {
     /// An empty wheel for the ids `0..ids`. Allocates nothing until the first deadline is scheduled.
     pub(super) const fn new(now: Instant, ids: usize) -> Self {
-        Self { links: Links::new(HEADS, ids), occupied: [0; LEVELS as usize], current: tick_of(now) }
+        Self {
+            links: Links::new(HEADS, ids),
+            occupied: [0; LEVELS as usize],
+            current: tick_of(now),
+            quiet_until: u64::MAX,
+        }
     }
 
     /// Files `id` under `deadline`, wherever it was filed before; `Instant::NEVER` only takes it out. Constant time.
@@ -62,6 +69,9 @@ impl Wheel {
         }
         let bucket = self.bucket_of(due_tick(deadline));
         self.mark(bucket);
+        if bucket != DUE {
+            self.quiet_until = self.quiet_until.min(self.start_of(bucket));
+        }
         self.links.push_front(bucket, id);
     }
 
@@ -75,9 +85,14 @@ impl Wheel {
     /// The next id whose bucket `now` has reached; it is out of the wheel then. Its deadline is over, or within the
     /// bucket: the caller looks, and schedules it again if it was not. Constant time.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u32> {
+        let tick = tick_of(now);
         let id = match self.links.back(DUE) {
             Some(id) => id,
-            None => self.open_bucket(tick_of(now))?,
+            None if tick < self.quiet_until => {
+                self.current = self.current.max(tick);
+                return None;
+            }
+            None => self.open_bucket(tick)?,
         };
         self.links.unlink(id);
         Some(id)
@@ -96,6 +111,7 @@ impl Wheel {
     pub(super) fn clear(&mut self) {
         self.links.clear();
         self.occupied = [0; LEVELS as usize];
+        self.quiet_until = u64::MAX;
     }
 
     #[cfg(test)]
@@ -105,6 +121,12 @@ impl Wheel {
 
     /// Panics where a bucket's mark is wrong or an id is not in the bucket of its deadline. Returns the number of ids.
     pub(super) fn validate(&self, deadline_of: impl Fn(u32) -> Instant) -> usize {
+        let first = self.first_bucket().map_or(u64::MAX, |(_, start)| start);
+        assert!(
+            self.quiet_until <= first,
+            "quiet until {}, but a bucket begins at {first}",
+            self.quiet_until
+        );
         let mut count = 0;
         for list in 0..HEADS {
             self.links.validate(list);
@@ -131,12 +153,14 @@ impl Wheel {
         match self.first_bucket() {
             Some((bucket, start)) if start <= now => {
                 self.current = start;
+                self.quiet_until = start;
                 self.unmark(bucket);
                 self.links.move_all(bucket, DUE);
                 self.links.back(DUE)
             }
-            _ => {
+            later => {
                 self.current = self.current.max(now);
+                self.quiet_until = later.map_or(u64::MAX, |(_, start)| start);
                 None
             }
         }
@@ -145,10 +169,15 @@ impl Wheel {
     /// The earliest occupied bucket and the tick at which it begins.
     fn first_bucket(&self) -> Option<(u32, u64)> {
         let (level, slots) = (0..LEVELS).zip(self.occupied).find(|&(_, slots)| slots != 0)?;
-        let slot = slots.trailing_zeros();
-        let shift = level * DIGIT_BITS;
+        let bucket = level * SLOTS + slots.trailing_zeros();
+        Some((bucket, self.start_of(bucket)))
+    }
+
+    /// The tick at which a bucket begins that holds something.
+    fn start_of(&self, bucket: u32) -> u64 {
+        let shift = bucket / SLOTS * DIGIT_BITS;
         let above = self.current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
-        Some((level * SLOTS + slot, above | u64::from(slot) << shift))
+        above | u64::from(bucket % SLOTS) << shift
     }
 
     fn bucket_of(&self, due: u64) -> u32 {
