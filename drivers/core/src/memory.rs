@@ -14,11 +14,15 @@ use crate::clock::Clock;
 use crate::ttl::Ttl;
 
 mod builder;
+#[cfg(all(test, shuttle))]
+mod interleavings;
+mod reads;
 mod shard;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 pub use builder::MemoryCacheBuilder;
+use reads::Reads;
 use shard::{Room, Shard, Size, Writing};
 
 /// A bounded map with time to live and LRU eviction, for any number of threads.
@@ -28,6 +32,9 @@ use shard::{Room, Shard, Size, Writing};
 ///
 /// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
 /// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. The clock is not read until an entry has a time to live.
+///
+/// Keys are hashed by foldhash in its better quality, with a seed of the system's randomness for each cache, so that nobody
+/// can choose keys that collide who cannot watch the cache at work.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. With fewer than 16 384 entries, or
@@ -52,12 +59,12 @@ pub struct MemoryCache<K, V, S = DefaultHashBuilder> {
 }
 
 /// What keys are hashed with unless [`hasher`](MemoryCacheBuilder::hasher) says otherwise: [foldhash], with a seed that is
-/// random in each process. It is fast, and resists keys that are chosen to collide as long as nobody can tell the
+/// the system's randomness for each cache. It is fast, and resists keys that are chosen to collide as long as nobody can tell the
 /// seed from how the cache behaves; where that is not enough, the standard library's
 /// [`RandomState`](std::hash::RandomState) takes a few nanoseconds more.
 ///
 /// [foldhash]: https://docs.rs/foldhash
-pub type DefaultHashBuilder = foldhash::quality::RandomState;
+pub type DefaultHashBuilder = foldhash::quality::SeedableRandomState;
 
 struct Inner<K, V, S> {
     /// A power of two.
@@ -74,8 +81,8 @@ struct Inner<K, V, S> {
     max_bytes: Option<u64>,
     /// The largest entry in bytes.
     entry_limit: u64,
-    /// Whether hits only read, so that those of several threads do not wait for each other.
-    shares: bool,
+    /// Those that only share a shard, where hits do: then those of several threads do not wait for each other.
+    reads: Option<Reads>,
     /// Whether an entry ever had a deadline: the clock costs more than a hit, and is not read before.
     is_timed: AtomicBool,
     /// Where the next sweep goes on.
@@ -114,13 +121,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     {
         let hash = self.inner.hasher.hash_one(key);
         let shard = self.shard(hash);
-        if !self.inner.shares {
+        let Some(reads) = &self.inner.reads else {
             return self.change(shard, |store| store.get_hashed(self.now(), hash, key).map(look));
-        }
+        };
         let store = shard.read();
         let found = store.get_shared_hashed(self.now(), hash, key);
-        let counter = if found.is_some() { &shard.hits } else { &shard.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        reads.count(found.is_some());
         found.map(look)
     }
 
@@ -255,10 +261,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
             memory_usage: 0,
             counters: StoreStats::default(),
         };
+        if let Some(reads) = &self.inner.reads {
+            (stats.counters.hits, stats.counters.misses) = reads.sums();
+        }
         for shard in &self.inner.shards {
             let store = shard.read();
-            stats.counters.hits += shard.hits.load(Ordering::Relaxed);
-            stats.counters.misses += shard.misses.load(Ordering::Relaxed);
             stats.current_size += store.len();
             stats.memory_usage += store.bytes();
             stats.counters += store.stats();
@@ -276,7 +283,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
             }
             let now = self.now();
             let mut old = shard.peek_hashed(now, hash, key).map(|old| old.bytes);
-            loop {
+            let missing = loop {
                 let entry = Size { entries: u64::from(old.is_none()), bytes: 0 };
                 let weight = Size { entries: 0, bytes: bytes.saturating_sub(old.unwrap_or(0)) };
                 let bound = match () {
@@ -285,22 +292,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
                     () => return shard,
                 };
                 if !shard.evict(now, bound) {
-                    break;
+                    break bound;
                 }
                 // The victim may have been the old value itself.
                 old = old.and_then(|_| shard.peek_hashed(now, hash, key)).map(|old| old.bytes);
-            }
+            };
             self.let_go(shard);
-            self.evict_anywhere();
+            self.evict_anywhere(missing);
         }
     }
 
     /// Evicts an entry of the next shard that has one: that of the newcomer has none left.
-    fn evict_anywhere(&self) {
+    fn evict_anywhere(&self, bound: Bound) {
         let shards = &self.inner.shards;
         let next = || self.inner.next_victim.fetch_add(1, Ordering::Relaxed) & (shards.len() - 1);
         let mut turns = (0..shards.len()).filter_map(|_| shards.get(next()));
-        turns.any(|shard| self.change(shard, |store| store.evict(self.now(), Bound::Bytes)));
+        turns.any(|shard| self.change(shard, |store| store.evict(self.now(), bound)));
     }
 
     /// Changes a shard, lets go of it, and tells the listener what has ended by that.

@@ -1,13 +1,14 @@
 //! The parameters of a [`MemoryCache`], checked once.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use foldhash::SharedSeed;
 use larder_engine::store::{Policy, RemovalCause, Store, StoreConfig, TtlJitter};
 
-use super::{DefaultHashBuilder, Inner, Listener, MemoryCache, Room, Shard, Weigher};
+use super::{DefaultHashBuilder, Inner, Listener, MemoryCache, Reads, Room, Shard, Weigher};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 
@@ -50,7 +51,11 @@ impl<K, V> MemoryCacheBuilder<K, V> {
             policy: Policy::Lru,
             weigher: Box::new(|_, _| (size_of::<K>() + size_of::<V>()) as u64),
             listener: None,
-            hasher: DefaultHashBuilder::default(),
+            // Chosen keys collide only for who knows the seed, which is the system's randomness.
+            hasher: DefaultHashBuilder::with_seed(
+                RandomState::new().hash_one(0),
+                SharedSeed::global_random(),
+            ),
         }
     }
 }
@@ -211,7 +216,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
                 entry_limit: config.max_entry_bytes.min(config.max_bytes),
-                shares: self.policy == Policy::Adaptive && self.time_to_idle.is_none(),
+                reads: (self.policy == Policy::Adaptive && self.time_to_idle.is_none()).then(Reads::new),
                 is_timed: AtomicBool::new(self.default_ttl.is_some() || self.time_to_idle.is_some()),
                 next_sweep: AtomicUsize::new(0),
                 next_victim: AtomicUsize::new(0),

@@ -6,24 +6,27 @@
 //! newcomer gets without anybody else noticing: in a full cache an insert only reads that there is no room.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use larder_engine::store::Store;
+
+// In tests of interleavings, a scheduler decides at each of these who goes on.
+#[cfg(all(test, shuttle))]
+use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
+#[cfg(not(all(test, shuttle)))]
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
 pub(super) struct Shard<K, V> {
     /// Of hashed keys: the cache hashes each once.
     store: RwLock<Store<K, V, ()>>,
-    /// Reads that only shared the store, which could not count them.
-    pub(super) hits: AtomicU64,
-    pub(super) misses: AtomicU64,
 }
 
 impl<K, V> Shard<K, V> {
     pub(super) fn new(store: Store<K, V, ()>) -> Self {
-        Self { store: RwLock::new(store), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { store: RwLock::new(store) }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, ()>> {

@@ -17,7 +17,12 @@ use lru::Lru;
 /// | goes first | what was not used for longest, exactly | what is asked for rarely |
 /// | a scan or a loop over more than fits | pushes everything out | passes through a small window |
 /// | bytes per entry | 8 | 20 to 28 |
+/// | misses, relative to LRU's | 1 | 0.91 |
 /// | a hit | moves the entry | sets a mark, if it is not set: [`Store::get_shared`](super::Store::get_shared) |
+///
+/// The misses are the geometric mean over five traces (a database, a web site, a ledger, a loop, and a mixture of scans and
+/// loops) and caches of 1, 5, 10 and 25 % of the distinct keys. Where quick_cache and foyer have 0.95 and moka has 1.06, a chart
+/// in the repository (`docs/hit-ratios.svg`) shows the single ratios, and `larder-bench -- traces` measures them again.
 ///
 /// Take `Adaptive` for large caches, and where LFU is asked for; take `Lru` where it must be possible to tell what is
 /// in the cache.

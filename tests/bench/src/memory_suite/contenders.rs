@@ -76,6 +76,11 @@ pub(super) fn make<K: Entry, V: Entry>(name: &str, capacity: usize, threads: usi
             let cache = mini_moka::sync::Cache::<K, V>::new(capacity as u64);
             shared(&|| Box::new(cache.clone()))
         }
+        "stretto" => {
+            // Ten counters for each entry, as its documentation advises.
+            let cache = stretto::Cache::<K, V>::new(10 * capacity, capacity as i64).ok()?;
+            shared(&|| Box::new(cache.clone()))
+        }
         "quick_cache.unsync" => alone(Box::new(quick_cache::unsync::Cache::<K, V>::new(capacity))),
         "lru" => alone(Box::new(lru::LruCache::<K, V>::new(size))),
         "schnellru" => {
@@ -162,6 +167,11 @@ contender!(
     |c, k, v| drop(Self::insert(c, k, v))
 );
 contender!(mini_moka::sync::Cache<K, V>, |c, k| Self::get(c, k), |c, k, v| Self::insert(c, k, v));
+contender!(
+    stretto::Cache<K, V>,
+    |c, k| Self::get(c, k).map(|value| value.value().clone()),
+    |c, k, v| _ = Self::insert(c, k, v, 1)
+);
 contender!(quick_cache::unsync::Cache<K, V>, |c, k| Self::get(c, k).cloned(), |c, k, v| Self::insert(c, k, v));
 contender!(lru::LruCache<K, V>, |c, k| Self::get(c, k).cloned(), |c, k, v| drop(c.put(k, v)));
 contender!(

@@ -16,7 +16,7 @@ mod contenders;
 use contenders::{Contender, Entry};
 
 /// Who takes part, by the name they have in tables. A handle for each thread comes from the maker.
-pub(crate) const CONTENDERS: [(&str, Role); 14] = [
+pub(crate) const CONTENDERS: [(&str, Role); 15] = [
     ("larder", Role::Subject),
     ("larder.lru", Role::Mark),
     ("larder.store", Role::Mark),
@@ -26,6 +26,8 @@ pub(crate) const CONTENDERS: [(&str, Role); 14] = [
     ("moka", Role::Peer),
     ("foyer", Role::Peer),
     ("mini-moka", Role::Peer),
+    // It takes in more than its capacity and drops the rest later: its hits say nothing.
+    ("stretto", Role::Mark),
     ("quick_cache.unsync", Role::Mark),
     ("lru", Role::Mark),
     ("schnellru", Role::Mark),
@@ -56,12 +58,15 @@ enum Mix {
     ReadThrough,
     /// So many of a hundred operations write, whatever is there; a miss is left alone.
     Writes(u64),
+    /// As for reading through, and every fourth operation asks for what nobody has asked for in a long while.
+    Scan,
 }
 
 impl Mix {
     fn name(self) -> String {
         match self {
             Self::ReadThrough => "read-through".to_owned(),
+            Self::Scan => "read-through with a scan".to_owned(),
             Self::Writes(percent) => format!("{}/{percent}", 100 - percent),
         }
     }
@@ -73,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let mut scenarios = Vec::new();
     for &capacity in capacities {
         for &exponent in exponents {
-            for mix in [Mix::Writes(5), Mix::Writes(25), Mix::ReadThrough] {
+            for mix in [Mix::Writes(5), Mix::Writes(25), Mix::ReadThrough, Mix::Scan] {
                 scenarios.extend([1, 2].map(|threads| Scenario { capacity, exponent, mix, threads }));
             }
         }
@@ -116,15 +121,25 @@ fn measure_all<K: Entry, V: Entry>(
     let name =
         format!("{types}, {capacity} entries, zipf {exponent}, {}, {threads} thread{plural}", mix.name());
     progress.next(&name, "all");
-    let zipf = Zipf::new(KEYS_PER_ENTRY * *capacity as u64, *exponent);
-    let mut random = fastrand::Rng::with_seed(11);
-    // Popular keys are spread over all of them, as they would be.
-    let keys: Vec<K> =
-        (0..1 << 18).map(|_| K::of(zipf.sample(&mut random).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+    let keys = keys::<K>(scenario);
     for (contender, _) in chosen {
         let Some(handles) = contenders::make::<K, V>(contender, *capacity, *threads) else { continue };
         report.add(&name, contender, &measure(scenario, handles, &keys, options.measure));
     }
+}
+
+/// What is asked for, in turn: more than there is room for, so that something has to go.
+fn keys<K: Entry>(scenario: &Scenario) -> Vec<K> {
+    let universe = KEYS_PER_ENTRY * scenario.capacity as u64;
+    let zipf = Zipf::new(universe, scenario.exponent);
+    let mut random = fastrand::Rng::with_seed(11);
+    let number = |turn: usize| match scenario.mix {
+        Mix::Scan if turn % 4 == 0 => universe + turn as u64,
+        _ => zipf.sample(&mut random),
+    };
+    // Popular keys are spread over all of them, as they would be.
+    let spread = |number: u64| K::of(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    (0..(2 * scenario.capacity).max(1 << 18)).map(number).map(spread).collect()
 }
 
 /// One value for each of [`METRICS`].
@@ -200,7 +215,7 @@ fn pass<K: Entry, V: Entry>(
             hits += 1;
         } else if cache.get(key) {
             hits += 1;
-        } else if let Mix::ReadThrough = mix {
+        } else if let Mix::ReadThrough | Mix::Scan = mix {
             cache.insert(key.clone(), V::of(*at as u64));
         }
     }

@@ -65,7 +65,9 @@ impl Oracle {
     /// Whether a SET was executed so late that who cannot end connections has to give up waiting for it.
     fn is_late_zombie(&self, source: usize) -> bool {
         let (op, setup) = (&self.ops[source], &self.setup);
-        let waited = |at: Instant| at.saturating_add(millis(setup.stall_timeout) + setup.clock_error());
+        // A clock that is behind and catches up makes the wait shorter.
+        let waits = millis(setup.stall_timeout).saturating_sub(setup.clock_error());
+        let waited = |at: Instant| at.saturating_add(waits);
         setup.old_server > 0 && op.ended.is_some_and(|(_, at, _)| op.executed_at > waited(at))
     }
 

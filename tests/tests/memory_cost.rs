@@ -1,0 +1,116 @@
+//! What an entry in memory costs, counted by the allocator. One test at a time: it counts for the whole process.
+
+use std::alloc::System;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use larder_tokio::{Cache, MemoryCache, Policy, Ttl};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes that are allocated since, and what the allocator itself notes beside each.
+fn held(region: &Region<'_, System>) -> f64 {
+    const HEADER: isize = 8;
+    let change = region.change();
+    let count = change.allocations as isize - change.deallocations as isize;
+    // What an allocation has grown or shrunk by is in the first two numbers already.
+    (change.bytes_allocated as isize - change.bytes_deallocated as isize + HEADER * count) as f64
+}
+
+/// Bytes for each of so many entries beyond keys and values, with deadlines or without.
+fn overhead<K, V>(
+    count: usize,
+    policy: Policy,
+    ttl: Ttl,
+    entry: impl Fn(u64) -> (K, V),
+    payload: usize,
+) -> f64
+where
+    K: std::hash::Hash + Eq,
+{
+    let region = Region::new(ALLOCATOR);
+    let cache = MemoryCache::builder().max_entries(count).policy(policy).build().expect("valid");
+    for number in 0..count as u64 {
+        let (key, value) = entry(number);
+        cache.insert_with_ttl(key, value, ttl).expect("fits");
+    }
+    assert_eq!(cache.len(), count);
+    held(&region) / count as f64 - payload as f64
+}
+
+/// In the sizes that suit the index least and best: just over a power of two, and just below where it doubles.
+#[test]
+fn an_entry_costs_what_it_is_said_to() {
+    const HOUR: Ttl = Ttl::After(std::time::Duration::from_secs(3_600));
+    let _alone = alone();
+    let number = |number| (number, number);
+    let key = |number: u64| format!("user:profile:{number:016x}").into_boxed_str().into_string();
+    let text = |number: u64| (key(number), Bytes::from(vec![0; 100]));
+    // Twice the header, for a key and a value of their own.
+    let text_payload = size_of::<(String, Bytes)>() + 29 + 100 + 2 * 8;
+    for (policy, ttl, most) in [
+        (Policy::Lru, Ttl::Never, [31.0, 36.0]),
+        (Policy::Lru, HOUR, [39.5, 44.5]),
+        // In shards, of which none knows how many of the entries it will have.
+        (Policy::Adaptive, Ttl::Never, [68.0, 74.0]),
+    ] {
+        for (count, most) in [14_000, 15_000].into_iter().zip(most) {
+            let numbers = overhead(count, policy, ttl, number, size_of::<(u64, u64)>());
+            let texts = overhead(count, policy, ttl, text, text_payload);
+            println!("{policy:?} {ttl:?} {count}: {numbers:.1} {texts:.1}");
+            assert!(numbers <= most && texts <= most + 1.0, "{policy:?} {count}: {numbers} {texts} {most}");
+        }
+    }
+}
+
+#[test]
+fn a_hit_allocates_nothing_and_an_insert_into_a_full_cache_neither() {
+    let _alone = alone();
+    for policy in [Policy::Lru, Policy::Adaptive] {
+        let cache =
+            MemoryCache::<u64, u64>::builder().max_entries(1_000).policy(policy).build().expect("valid");
+        for key in 0..3_000 {
+            cache.insert(key, key).expect("fits");
+        }
+        let region = Region::new(ALLOCATOR);
+        for key in 3_000..5_000 {
+            cache.insert(key, key).expect("fits");
+            assert!(cache.get(&(key - 1)).is_some() || policy == Policy::Adaptive);
+        }
+        assert_eq!(region.change().allocations + region.change().reallocations, 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_stored_value_keeps_no_larger_buffer_alive() {
+    const BUFFER: usize = 1 << 20;
+    let _alone = alone();
+    let cache = Cache::memory().build().expect("valid");
+    let region = Region::new(ALLOCATOR);
+    for number in 0..50_usize {
+        let buffer = Bytes::from(vec![7; BUFFER]);
+        let set = cache.set_bytes(&number.to_string(), buffer.slice(number..number + 10));
+        drop(buffer);
+        now(set).expect("set");
+    }
+    let held = held(&region);
+    assert!(held < 30_000.0, "{held} bytes are held for 50 values of 10 bytes");
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a memory cache never waits"),
+    }
+}
