@@ -134,7 +134,7 @@ fn keys<K: Entry>(scenario: &Scenario) -> Vec<K> {
     let zipf = Zipf::new(universe, scenario.exponent);
     let mut random = fastrand::Rng::with_seed(11);
     let number = |turn: usize| match scenario.mix {
-        Mix::Scan if turn % 4 == 0 => universe + turn as u64,
+        Mix::Scan if turn.is_multiple_of(4) => universe + turn as u64,
         _ => zipf.sample(&mut random),
     };
     // Popular keys are spread over all of them, as they would be.
