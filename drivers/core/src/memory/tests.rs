@@ -85,6 +85,17 @@ fn a_shard_that_has_nothing_left_has_others_evict() {
 }
 
 #[test]
+fn an_overwrite_whose_old_value_was_evicted_for_it_takes_all_of_its_room() {
+    let builder = MemoryCache::builder().max_entries(100).max_bytes(30).shards(2).policy(Policy::Adaptive);
+    let cache: Sharded = builder.weigher(|_, value| *value).build().expect("valid");
+    for turn in 0..20_000_u64 {
+        cache.insert(turn * turn % 7, turn * 31 % 29 + 1).expect("fits");
+        assert!(cache.stats().memory_usage <= 30);
+        check_room(&cache);
+    }
+}
+
+#[test]
 fn room_is_neither_lost_nor_made_by_threads() {
     for policy in [Policy::Lru, Policy::Adaptive] {
         let builder = MemoryCache::builder().max_entries(300).max_bytes(2_000).shards(4).policy(policy);
