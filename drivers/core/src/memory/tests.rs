@@ -317,3 +317,25 @@ fn parameters_that_make_no_sense_are_named() {
         assert_eq!(error.field(), field);
     }
 }
+
+/// What stays, under a policy that goes by hashes, is the hasher's doing alone.
+#[test]
+fn a_seeded_hasher_makes_two_caches_alike() {
+    let kept = |seed| -> Vec<u32> {
+        let cache: MemoryCache<u32, (), _> = MemoryCache::builder()
+            .max_entries(100)
+            .policy(Policy::Adaptive)
+            .hasher(foldhash::quality::FixedState::with_seed(seed))
+            .build()
+            .expect("valid");
+        for turn in 0..5_000_u32 {
+            let key = turn.wrapping_mul(turn) % 251;
+            if cache.get(&key).is_none() {
+                cache.insert(key, ()).expect("fits");
+            }
+        }
+        (0..251).filter(|key| cache.contains(key)).collect()
+    };
+    assert_eq!(kept(1), kept(1));
+    assert_ne!(kept(1), kept(2));
+}
