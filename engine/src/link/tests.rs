@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::policy::{Backoff, Jitter};
-use crate::resp::{Key, ServerError, Violation};
+use crate::resp::{DecodeError, Key, ServerError, Violation};
 
 const GET: Command<'_> = Command::Get(Key { namespace: b"", key: b"k" });
 const START: Instant = Instant::from_millis(1_000);
