@@ -31,14 +31,12 @@ use shard::{Room, Shard, Size, Writing};
 /// look at them in place with [`get_with`](Self::get_with).
 ///
 /// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
-/// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. The clock is not read until an entry has a time to live.
-///
-/// Keys are hashed by foldhash in its better quality, with a seed of the system's randomness for each cache, so that nobody
-/// can choose keys that collide who cannot watch the cache at work.
+/// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. The clock is not read until an entry
+/// has a time to live. Keys are hashed once, with `S`.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
-/// exact on read, and what nobody reads is swept in small steps by inserts. With fewer than 16 384 entries, or
-/// [`shards(1)`](MemoryCacheBuilder::shards), there is one shard, and LRU is exact; beyond that each shard evicts its
+/// exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with
+/// [`shards(1)`](MemoryCacheBuilder::shards), has one shard, and is exact; with more, each shard evicts its
 /// own least recently used entry. The bounds are those of the whole cache, exactly, however many shards there are: nothing
 /// is evicted while there is room, there is never more than they allow, and one entry may have all of the bytes.
 ///
@@ -58,9 +56,9 @@ pub struct MemoryCache<K, V, S = DefaultHashBuilder> {
     inner: Arc<Inner<K, V, S>>,
 }
 
-/// What keys are hashed with unless [`hasher`](MemoryCacheBuilder::hasher) says otherwise: [foldhash], with a seed that is
-/// the system's randomness for each cache. It is fast, and resists keys that are chosen to collide as long as nobody can tell the
-/// seed from how the cache behaves; where that is not enough, the standard library's
+/// What keys are hashed with unless [`hasher`](MemoryCacheBuilder::hasher) says otherwise: [foldhash] in its better quality,
+/// with a seed of the system's randomness for each cache. It is fast, and resists keys that are chosen to collide as
+/// long as nobody can tell the seed from how the cache behaves; where that is not enough, the standard library's
 /// [`RandomState`](std::hash::RandomState) takes a few nanoseconds more.
 ///
 /// [foldhash]: https://docs.rs/foldhash
