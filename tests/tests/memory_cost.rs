@@ -1,9 +1,9 @@
-//! What an entry in memory costs, counted by the allocator. One test at a time: it counts for the whole process.
+//! What an entry in memory costs, counted by the allocator. That counts for the whole process, so there is no harness: its
+//! threads, which report one test and start the next, would be counted too.
 
 use std::alloc::System;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -13,10 +13,18 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn main() {
+    for (name, test) in [
+        ("an_entry_costs_what_it_is_said_to", an_entry_costs_what_it_is_said_to as fn()),
+        (
+            "a_hit_allocates_nothing_and_an_insert_into_a_full_cache_neither",
+            a_hit_allocates_nothing_and_an_insert_into_a_full_cache_neither,
+        ),
+        ("a_stored_value_keeps_no_larger_buffer_alive", a_stored_value_keeps_no_larger_buffer_alive),
+    ] {
+        test();
+        println!("test {name} ... ok");
+    }
 }
 
 /// The bytes that are allocated since, and what the allocator itself notes beside each.
@@ -50,10 +58,8 @@ where
 }
 
 /// In the sizes that suit the index least and best: just over a power of two, and just below where it doubles.
-#[test]
 fn an_entry_costs_what_it_is_said_to() {
     const HOUR: Ttl = Ttl::After(std::time::Duration::from_secs(3_600));
-    let _alone = alone();
     let number = |number| (number, number);
     let key = |number: u64| format!("user:profile:{number:016x}").into_boxed_str().into_string();
     let text = |number: u64| (key(number), Bytes::from(vec![0; 100]));
@@ -74,9 +80,7 @@ fn an_entry_costs_what_it_is_said_to() {
     }
 }
 
-#[test]
 fn a_hit_allocates_nothing_and_an_insert_into_a_full_cache_neither() {
-    let _alone = alone();
     for policy in [Policy::Lru, Policy::Adaptive] {
         let cache =
             MemoryCache::<u64, u64>::builder().max_entries(1_000).policy(policy).build().expect("valid");
@@ -92,10 +96,8 @@ fn a_hit_allocates_nothing_and_an_insert_into_a_full_cache_neither() {
     }
 }
 
-#[test]
 fn a_stored_value_keeps_no_larger_buffer_alive() {
     const BUFFER: usize = 1 << 20;
-    let _alone = alone();
     let cache = Cache::memory().build().expect("valid");
     let region = Region::new(ALLOCATOR);
     for number in 0..50_usize {
