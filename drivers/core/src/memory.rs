@@ -161,8 +161,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         let bytes = (self.inner.weigher)(&key, &value);
         let hash = self.inner.hasher.hash_one(&key);
         let ttl = ttl.map(|ttl| self.inner.ttl_jitter.shorten(ttl, hash));
-        let mut shard = self.with_room(hash, &key, bytes, ttl);
-        let now = self.now();
+        let (mut shard, now) = self.with_room(hash, &key, bytes, ttl);
         let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
         let replaced = shard.insert_hashed(now, hash, key, value, bytes, deadline);
         self.let_go(shard);
@@ -271,15 +270,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         stats
     }
 
-    /// The shard of a key, with the room that its new value needs.
-    fn with_room(&self, hash: u64, key: &K, bytes: u64, ttl: Option<Duration>) -> Writing<'_, K, V> {
+    /// The shard of a key, with the room that its new value needs, and when it was locked.
+    fn with_room(
+        &self,
+        hash: u64,
+        key: &K,
+        bytes: u64,
+        ttl: Option<Duration>,
+    ) -> (Writing<'_, K, V>, Instant) {
         loop {
             let mut shard = self.shard(hash).write(self.inner.room.as_ref());
+            let now = self.now();
             // What is refused, or over at once, needs none.
             if self.inner.room.is_none() || bytes > self.inner.entry_limit || ttl == Some(Duration::ZERO) {
-                return shard;
+                return (shard, now);
             }
-            let now = self.now();
             let mut old = shard.peek_hashed(now, hash, key).map(|old| old.bytes);
             let missing = loop {
                 let entry = Size { entries: u64::from(old.is_none()), bytes: 0 };
@@ -287,7 +292,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
                 let bound = match () {
                     () if !shard.take(entry) => Bound::Entries,
                     () if !shard.take(entry.plus(weight)) => Bound::Bytes,
-                    () => return shard,
+                    () => return (shard, now),
                 };
                 if !shard.evict(now, bound) {
                     break bound;

@@ -226,6 +226,32 @@ mod tests {
     }
 
     #[test]
+    fn moves_within_a_list_are_those_of_a_vector() {
+        for count in 1..6_u32 {
+            for id in 0..count {
+                let list = || {
+                    let mut links = Links::new(2, IDS);
+                    (0..count).for_each(|id| links.push_front(1, id));
+                    links
+                };
+                let all = ids(&list(), 1);
+                let at = all.iter().position(|other| *other == id).expect("linked");
+
+                let mut links = list();
+                links.move_front(1, id);
+                let rest = all.iter().copied().filter(|other| *other != id);
+                assert_eq!(ids(&links, 1), core::iter::once(id).chain(rest).collect::<Vec<_>>());
+
+                let mut links = list();
+                links.rotate_to_back(1, id);
+                let (front, behind) = all.split_at(at + 1);
+                assert_eq!(ids(&links, 1), [behind, front].concat());
+                assert_eq!(links.before(id), all.get(at.wrapping_sub(1)).or(behind.last()).copied());
+            }
+        }
+    }
+
+    #[test]
     fn a_list_moves_as_a_whole() {
         let mut links = Links::new(3, IDS);
         for id in 0..4 {

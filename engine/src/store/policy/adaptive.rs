@@ -183,27 +183,18 @@ impl Adaptive {
     /// The oldest id of the main part that was not used since it was last passed; `None` where that takes too long.
     fn unused_in_main(&mut self, hash_of: &impl Fn(u32) -> u64) -> Option<u32> {
         let mut next = self.links.back(MAIN)?;
-        let mut passed = 0;
-        let found = loop {
+        for _ in 0..PASSES {
             if self.seat(next) & USED == 0 {
-                break Some(next);
+                self.links.rotate_to_back(MAIN, next);
+                return Some(next);
             }
             self.set_seat(next, IN_MAIN);
             self.sketch.count(hash_of(next), 1, self.len());
-            passed += 1;
-            match self.links.before(next) {
-                Some(before) if passed < PASSES => next = before,
-                // All of them, or enough.
-                before => {
-                    if let Some(before) = before {
-                        self.links.rotate_to_back(MAIN, before);
-                    }
-                    return None;
-                }
-            }
-        };
+            // Where there is none, all were passed, and are in their old order.
+            next = self.links.before(next)?;
+        }
         self.links.rotate_to_back(MAIN, next);
-        found
+        None
     }
 
     /// Whether the window's oldest is worth more than the main part's victim.
