@@ -246,7 +246,7 @@ mod tests {
                 links.rotate_to_back(1, id);
                 let (front, behind) = all.split_at(at + 1);
                 assert_eq!(ids(&links, 1), [behind, front].concat());
-                assert_eq!(links.before(id), all.get(at.wrapping_sub(1)).or(behind.last()).copied());
+                assert_eq!(links.before(id), all.get(at.wrapping_sub(1)).or_else(|| behind.last()).copied());
             }
         }
     }
