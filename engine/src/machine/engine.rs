@@ -9,7 +9,7 @@ use super::clear::{Clear, Cleared};
 use super::lane::Lane;
 use super::operation::{Operation, Parts, Tally, key_hash, lane_index};
 use super::outcome::LaneStats;
-use super::record::{Recorder, Recording};
+use super::record::{Machine, Recorder, Recording};
 use super::replay::Replay;
 use super::request::{Answer, KeyBuf, OperationError, Request};
 use super::tier::{Tier, TierConfig};
@@ -66,31 +66,11 @@ impl Engine {
     /// An engine that wants to dial at once. Equal seeds and equal inputs give equal outputs.
     #[must_use]
     pub fn new(config: &EngineConfig, seed: u64, now: Instant) -> Self {
-        Self::with_lanes(config, seed, now, Lane::new)
-    }
-
-    /// Like [`Engine::new`], with lanes that write down what they are told: see [`Engine::recording`].
-    #[must_use]
-    pub fn recorded(
-        config: &EngineConfig,
-        seed: u64,
-        now: Instant,
-        mut recorder: impl FnMut() -> Recorder,
-    ) -> Self {
-        Self::with_lanes(config, seed, now, |lane, seed, now| Lane::recorded(lane, seed, now, recorder()))
-    }
-
-    fn with_lanes(
-        config: &EngineConfig,
-        seed: u64,
-        now: Instant,
-        mut new_lane: impl FnMut(LaneConfig, u64, Instant) -> Lane,
-    ) -> Self {
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut lane = config.lane.clone();
         lane.fail_fast = config.tier.is_some();
         Self {
-            lanes: (0..config.lanes.max(1)).map(|_| new_lane(lane.clone(), seeds.u64(..), now)).collect(),
+            lanes: (0..config.lanes.max(1)).map(|_| Lane::new(lane.clone(), seeds.u64(..), now)).collect(),
             circuit: Circuit::new(config.breaker, seeds.u64(..)),
             tier: config.tier.map(|tier| Tier::new(tier, seeds.u64(..), now)),
             replay: config.tier.map(|tier| Replay::new(tier.reconcile, config.lanes.max(1), seeds.u64(..))),
@@ -99,6 +79,22 @@ impl Engine {
             wakers: Vec::new(),
             now,
         }
+    }
+
+    /// Like [`Engine::new`], with machines that write down what they are told: see [`Engine::recording`]. Each gets a recorder of
+    /// its own.
+    #[must_use]
+    pub fn recorded(
+        config: &EngineConfig,
+        seed: u64,
+        now: Instant,
+        mut recorder: impl FnMut() -> Recorder,
+    ) -> Self {
+        let mut engine = Self::new(config, seed, now);
+        engine.lanes = engine.lanes.into_iter().map(|lane| lane.with(recorder())).collect();
+        engine.circuit = engine.circuit.with(recorder());
+        engine.tier = engine.tier.map(|tier| tier.with(recorder()));
+        engine
     }
 
     // ---- callers ----
@@ -276,11 +272,12 @@ impl Engine {
         self.lanes.iter().map(Lane::stats).sum()
     }
 
-    /// What the lanes were told, where that is written down.
+    /// What the machines were told of late, where that is written down.
     #[must_use]
     pub fn recording(&self) -> Option<Recording> {
-        let lanes: Option<_> = self.lanes.iter().map(Lane::recording).collect();
-        lanes.map(|lanes| Recording { lanes })
+        let lanes = self.lanes.iter().map(Lane::recording).collect::<Option<_>>()?;
+        let tiers = self.tier.iter().map(Tier::recording).collect::<Option<_>>()?;
+        Some(Recording { lanes, breaker: self.circuit.recording(), tiers })
     }
 
     // ---- inside ----

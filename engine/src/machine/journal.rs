@@ -16,14 +16,17 @@
 //! A clear is remembered by its prefix. Until Redis was swept the journal answers for every key that begins with it, and
 //! takes what is written to them; none of that is replayed before.
 
+mod state;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 
-use crate::store::{Store, StoreConfig};
+use crate::store::{Policy, Store, StoreConfig};
 use crate::time::Instant;
+pub(super) use state::ItemParts;
 
 /// What was accepted for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl Seen {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     change: Change,
     seen: Seen,
@@ -91,9 +94,17 @@ struct Clear {
     sweeping: bool,
 }
 
+/// By who writes, not by the store: nothing here may be evicted, and nothing expires.
+const UNBOUNDED: StoreConfig = StoreConfig {
+    max_entries: usize::MAX,
+    max_bytes: u64::MAX,
+    max_entry_bytes: u64::MAX,
+    policy: Policy::Lru,
+    time_to_idle: None,
+};
+
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// Bounded by who writes, not by the store: nothing here may be evicted, and nothing expires.
     entries: Store<Bytes, Entry>,
     /// The keys that are not being replayed, each once, in the order of their turns.
     queue: VecDeque<Bytes>,
@@ -107,9 +118,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(hasher: SeedableRandomState, now: Instant) -> Self {
-        let unbounded = StoreConfig { max_entries: usize::MAX, ..StoreConfig::default() };
         Self {
-            entries: Store::new(unbounded, hasher, now),
+            entries: Store::new(UNBOUNDED, hasher, now),
             queue: VecDeque::new(),
             clears: Vec::new(),
             serial: 0,

@@ -78,6 +78,7 @@ mod idle;
 mod jitter;
 mod links;
 mod policy;
+mod rebuild;
 mod removal;
 mod slab;
 mod stats;
