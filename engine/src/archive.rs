@@ -1,7 +1,7 @@
 //! The state of a machine as bytes, for [recordings](crate::machine::Recording) that begin in the middle of its life.
 //!
 //! A machine says once what it is made of, and that serves both ways: [`Archive`] writes each part down, or sets it to what was
-//! written.
+//! written. It takes itself apart by a pattern without `..`, so that the compiler names a field that is forgotten.
 //!
 //! ```text
 //!   machine ──► state(writing) ──► bytes ──► state(reading) ──► another machine, which goes on in the same way

@@ -1,5 +1,6 @@
 //! A whole cache on Redis as one value: for tests, simulators, and drivers that need no locks.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 use core::time::Duration;
@@ -55,7 +56,7 @@ pub struct Engine {
     circuit: Circuit,
     tier: Option<Tier>,
     /// Taken out while it works.
-    replay: Option<Replay>,
+    replay: Option<Box<Replay>>,
     operation_timeout: Duration,
     counts: Counts,
     wakers: Vec<Waker>,
@@ -73,7 +74,9 @@ impl Engine {
             lanes: (0..config.lanes.max(1)).map(|_| Lane::new(lane.clone(), seeds.u64(..), now)).collect(),
             circuit: Circuit::new(config.breaker, seeds.u64(..)),
             tier: config.tier.map(|tier| Tier::new(tier, seeds.u64(..), now)),
-            replay: config.tier.map(|tier| Replay::new(tier.reconcile, config.lanes.max(1), seeds.u64(..))),
+            replay: config
+                .tier
+                .map(|tier| Box::new(Replay::new(tier.reconcile, config.lanes.max(1), seeds.u64(..)))),
             operation_timeout: config.operation_timeout,
             counts: Counts::default(),
             wakers: Vec::new(),
@@ -212,7 +215,7 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let replay = self.replay.as_ref().and_then(Replay::poll_timeout);
+        let replay = self.replay.as_ref().and_then(|replay| replay.poll_timeout());
         let others = earlier(self.circuit.poll_timeout(), replay);
         self.lanes.iter().fold(others, |first, lane| earlier(first, lane.poll_timeout()))
     }
@@ -291,11 +294,13 @@ impl Engine {
         let lane = self.lanes.get_mut(index)?;
         let result = work(lane);
         lane.take_wakers(&mut self.wakers);
-        for key in lane.take_strays() {
-            self.tier.iter_mut().for_each(|tier| tier.write_at_large(self.now, key_hash(&key), &key));
-        }
-        for signal in lane.drain_signals() {
-            self.circuit.handle_signal(self.now, signal);
+        if lane.has_signals() {
+            for key in lane.take_strays() {
+                self.tier.iter_mut().for_each(|tier| tier.write_at_large(self.now, key_hash(&key), &key));
+            }
+            for signal in lane.drain_signals() {
+                self.circuit.handle_signal(self.now, signal);
+            }
         }
         self.settle();
         Some(result)

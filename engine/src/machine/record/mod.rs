@@ -169,7 +169,19 @@ pub(super) trait Machine: Sized {
     fn recorder(&mut self) -> &mut Option<Box<Recorder>>;
 
     /// Writes down a step that was made. Costs a look where nobody records.
+    #[inline]
     fn note(
+        &mut self,
+        input: impl FnOnce(&Redaction) -> Self::Input,
+        outputs: impl FnOnce(&Self, &mut Digest<'_>),
+    ) {
+        if self.recorder().is_some() {
+            self.write_down(input, outputs);
+        }
+    }
+
+    #[cold]
+    fn write_down(
         &mut self,
         input: impl FnOnce(&Redaction) -> Self::Input,
         outputs: impl FnOnce(&Self, &mut Digest<'_>),
