@@ -139,9 +139,10 @@ impl Journal {
         !self.entries.is_empty() && self.entries.contains(self.now, key)
     }
 
-    /// What was accepted last for a key, and when.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<(&Change, Instant)> {
-        self.entries.peek(self.now, key).map(|entry| (&entry.change, entry.since))
+    /// What was accepted last for a key, and when. `hash` is what the hasher makes of the key.
+    pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<(&Change, Instant)> {
+        let entry = self.entries.peek_hashed(self.now, hash, key)?.value;
+        Some((&entry.change, entry.since))
     }
 
     /// What an entry for this would add to [`Journal::len`] and [`Journal::bytes`], and what it would replace.
@@ -471,7 +472,8 @@ mod tests {
                 for key in 0..6 {
                     prop_assert_eq!(journal.cleared_at(&[key]).is_some(), cleared[usize::from(key)] > 0);
                     let expected = model.get(&key).map(|entry| &entry.0);
-                    prop_assert_eq!(journal.get(&[key]).map(|(change, _)| change), expected);
+                    let hash = journal.entries.hash_of(&[key][..]);
+                    prop_assert_eq!(journal.get(hash, &[key]).map(|(change, _)| change), expected);
                 }
             }
         }

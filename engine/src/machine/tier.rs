@@ -174,7 +174,7 @@ impl Tier {
         Self {
             config,
             mirrors: Store::new(config.of_mirrors(), hasher(seed), now),
-            journal: Journal::new(hasher(seed), now),
+            journal: Journal::new(hasher(seed), now), // Equal hashers: a key is hashed once for both.
             fences: vec![0; FENCES],
             recorder: None,
         }
@@ -282,13 +282,15 @@ impl Tier {
     }
 
     fn look_up(&mut self, now: Instant, key: &[u8]) -> Option<Found> {
-        if let Some((change, since)) = self.journal.get(key) {
+        // The journal's hasher is the same.
+        let hash = self.mirrors.hash_of(key);
+        if let Some((change, since)) = self.journal.get(hash, key) {
             return Some(Found { value: change.value(now).cloned(), age: now.saturating_since(since) });
         }
         if let Some(since) = self.journal.cleared_at(key) {
             return Some(Found { value: None, age: now.saturating_since(since) });
         }
-        let mirror = self.mirrors.get(now, key)?;
+        let mirror = self.mirrors.get_hashed(now, hash, key)?;
         Some(Found { value: mirror.value.clone(), age: now.saturating_since(mirror.since) })
     }
 
@@ -350,7 +352,7 @@ impl Tier {
         change: Change,
     ) -> (bool, Result<(), TierFull>) {
         self.move_fence(hash);
-        let before = match self.journal.get(key) {
+        let before = match self.journal.get(self.mirrors.hash_of(key), key) {
             Some((change, _)) => Some(change.value(now).is_some()),
             None => self.journal.cleared_at(key).map(|_| false),
         };
