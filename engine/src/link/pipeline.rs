@@ -275,14 +275,14 @@ impl<T: Archived> Pipeline<T> {
             archive.value(len);
             archive.value(end);
             archive.value(writes);
-            archive.value(key);
             let mut text = before.split_to((*key).min(before.len()));
             archive.text(&mut text);
+            *key = text.len();
             read.extend(text);
         });
         *keys = read;
+        *bytes = queue.iter().map(|entry| entry.len).sum();
         archive.values([handed, written, ticket, handed_ticket]);
-        archive.value(bytes);
     }
 }
 
