@@ -224,17 +224,16 @@ pub(crate) fn spell(prefix: &[u8], len: u32, hash: u64) -> Option<Vec<u8>> {
 /// others for each word between them.
 ///
 /// Of a long word a hash remains. There are too few words of a few letters for that, and two might get the same: these are
-/// exchanged one for one, by a Feistel network of single bytes.
+/// exchanged one for one, by a Feistel network of four rounds (Luby and Rackoff, 1988).
 pub(crate) fn disguised(key: &[u8], hash: Hash<'_>) -> Vec<u8> {
-    let mut text = Vec::with_capacity(key.len());
-    for word in key.split_inclusive(|&byte| byte == b':') {
-        let (word, colon) = word.strip_suffix(b":").map_or((word, false), |word| (word, true));
+    let mut text = key.to_vec();
+    for word in text.split_mut(|&byte| byte == b':') {
         if word.len() >= LONG {
-            text.extend(letters(hash(word)).take(word.len()));
+            let hash = hash(word);
+            word.iter_mut().zip(letters(hash)).for_each(|(byte, letter)| *byte = letter);
         } else {
-            text.extend(exchanged(word, hash));
+            exchange(word, hash);
         }
-        text.extend(colon.then_some(b':'));
     }
     text
 }
@@ -242,19 +241,20 @@ pub(crate) fn disguised(key: &[u8], hash: Hash<'_>) -> Vec<u8> {
 /// As many letters as tell all hashes apart.
 const LONG: usize = 16;
 
-fn exchanged(word: &[u8], hash: Hash<'_>) -> Vec<u8> {
-    let mut text = word.to_vec();
-    for round in 0..2_u8 {
-        for at in 0..text.len() {
-            let mut others = text.clone();
-            if let (Some(own), Some(byte)) = (others.get_mut(at), text.get_mut(at)) {
-                *own = 0;
-                others.extend([at as u8, round]);
-                *byte ^= hash(&others) as u8;
-            }
-        }
+/// Of fewer than [`LONG`] bytes.
+fn exchange(word: &mut [u8], hash: Hash<'_>) {
+    let (left, right) = word.split_at_mut(word.len() / 2);
+    for round in [0, 2] {
+        mask(left, right, round, hash);
+        mask(right, left, round + 1, hash);
     }
-    text
+}
+
+fn mask(half: &mut [u8], other: &[u8], round: u8, hash: Hash<'_>) {
+    let mut said = [round; LONG / 2 + 1];
+    said.iter_mut().zip(other).for_each(|(said, byte)| *said = *byte);
+    let said = said.get(..=other.len()).unwrap_or(&said);
+    half.iter_mut().zip(hash(said).to_le_bytes()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
 /// Letters without end. SplitMix64 (Steele, Lea and Flood, 2014), eight letters a step.

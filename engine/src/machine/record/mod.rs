@@ -28,13 +28,13 @@
 //!
 //! A machine can only be replayed from a state that is known. So from time to time the state is written down as well, and the steps
 //! before it are let go of when there are more than enough behind it: a recording holds the latest steps, up to the bytes that it
-//! may and at least half as many. They may be fewer where a lane has not come to rest for so long (nothing encoded that is not
+//! may, or twice those of the state where they are more, and at least half as many. They may be fewer where a lane has not come to rest for so long (nothing encoded that is not
 //! handed over, no handshake). States come on top: about 100 bytes for a breaker, 1 KB and 50 bytes for each operation for a
 //! lane, 1 KB and 50 bytes and the key for each copy and each entry of the journal for a tier shard. What an operation takes does not
 //! depend on the size of its value.
 //!
 //! Where a tier's state is written down, its tables are rebuilt from that, so that it and one that is replayed from there begin
-//! alike. That takes its lock for about a microsecond for each entry.
+//! alike. That takes its lock for two or three microseconds for each entry.
 
 mod circuit;
 mod lane;
@@ -74,7 +74,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Keeps at most `max_bytes` of steps. `hash` stands for keys and values: a hash with a secret key, so that nobody can find them
-    /// by trying. It is asked in the path of the operation: once for each value, and some twenty times for a short key.
+    /// by trying. It is asked in the path of the operation: once for each value, and four times for a short word of a key.
     pub fn new(max_bytes: usize, hash: impl Fn(&[u8]) -> u64 + Send + Sync + 'static) -> Self {
         Self { redaction: Redaction::hashed(Box::new(hash)), ring: Ring::new(max_bytes), latest: None }
     }

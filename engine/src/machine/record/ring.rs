@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Of steps. The states come on top.
+    /// Of steps, or twice the larger state where that is more. The states come on top.
     max_bytes: usize,
     before: Half,
     now: Half,
@@ -42,18 +42,20 @@ impl Ring {
         }
         write(&mut self.now.steps);
         self.now.count += 1;
-        if self.before.steps.len() + self.now.steps.len() > self.max_bytes {
+        let max_bytes = self.max_bytes.max(2 * self.before.state_len().max(self.now.state_len()));
+        if self.before.steps.len() + self.now.steps.len() > max_bytes {
             self.left_out += core::mem::take(&mut self.before).count;
         }
         // The machine has not come to rest in time. From here on nothing can be told until it does.
-        if self.now.steps.len() > self.max_bytes {
+        if self.now.steps.len() > max_bytes {
             self.left_out += core::mem::take(&mut self.now).count;
         }
     }
 
-    /// Whether it is time to write down the machine's state, when that is at rest.
+    /// Whether it is time to write down the machine's state, when that is at rest. Steps of fewer bytes than the latest are not
+    /// worth another.
     pub(super) fn is_due(&self) -> bool {
-        self.now.state.is_none() || self.now.steps.len() >= self.max_bytes / 2
+        self.now.state.is_none() || self.now.steps.len() >= self.now.state_len().max(self.max_bytes / 2)
     }
 
     /// Goes on from here.
@@ -78,6 +80,10 @@ impl Half {
     const fn new(state: Option<Vec<u8>>) -> Self {
         Self { state, steps: Vec::new(), count: 0 }
     }
+
+    fn state_len(&self) -> usize {
+        self.state.as_ref().map_or(0, Vec::len)
+    }
 }
 
 #[cfg(test)]
@@ -91,26 +97,27 @@ mod tests {
         #[test]
         fn what_is_there_are_the_latest_steps_without_a_gap(
             max_bytes in 0_usize..200,
-            steps in prop::collection::vec((1_usize..30, any::<bool>()), 0..200),
+            steps in prop::collection::vec((1_usize..30, any::<bool>(), 1_usize..100), 0..200),
         ) {
             let mut ring = Ring::new(max_bytes);
             ring.turn(vec![0]);
-            let mut always_at_rest = true;
-            for (number, (len, at_rest)) in steps.into_iter().enumerate() {
+            let (mut always_at_rest, mut longest) = (true, 1);
+            for (number, (len, at_rest, state_len)) in steps.into_iter().enumerate() {
                 ring.push(|out| out.extend(vec![number as u8; len]));
                 if ring.is_due() && at_rest {
-                    ring.turn(vec![number as u8 + 1]);
+                    ring.turn(vec![number as u8 + 1; state_len]);
+                    longest = longest.max(state_len);
                 }
                 always_at_rest &= at_rest || !ring.is_due();
                 let (whole, left_out) = ring.whole();
                 prop_assert_eq!(whole.count + left_out, number as u64 + 1);
-                prop_assert!(whole.steps.len() <= max_bytes);
+                prop_assert!(whole.steps.len() <= max_bytes.max(2 * longest));
                 let mut numbers = whole.steps.clone();
                 numbers.dedup();
                 let latest: Vec<u8> = (left_out as u8..number as u8 + 1).collect();
                 prop_assert_eq!(numbers, latest);
                 if let Some(state) = whole.state {
-                    prop_assert_eq!(state, vec![left_out as u8]);
+                    prop_assert!(state.iter().all(|number| u64::from(*number) == left_out));
                 } else {
                     prop_assert!(!always_at_rest && whole.count == 0);
                 }

@@ -139,8 +139,8 @@ fn client_info_keeps_its_number_and_hides_the_address() {
     assert!(!text.contains("id=27"), "somebody's value: {text}");
 }
 
-/// A lane with a password that connects, is asked three things, answers two, and is lost.
-fn lived(seed: u64, max_bytes: usize) -> Lane {
+/// A lane with a password that connects, is asked so many things and answers them, is asked three, answers two, and is lost.
+fn lived(seed: u64, max_bytes: usize, before: usize) -> Lane {
     let mut config = LaneConfig::default();
     config.handshake.credentials =
         Some(Credentials { username: Some("secret-user".into()), password: Secret::from("secret-password") });
@@ -167,6 +167,12 @@ fn lived(seed: u64, max_bytes: usize) -> Lane {
     setup.push(Reply::Bulk("id=27 addr=192.168.0.7:43210 name=secret".into()));
     lane.handle_replies(at(4), &mut setup).expect("set up");
     assert!(lane.is_ready());
+    for _ in 0..before {
+        let id = ask(&mut lane, at(4), &commands()[0]);
+        pass(&mut lane, at(4));
+        lane.handle_replies(at(4), &mut vec![Reply::Null]).expect("asked for");
+        assert!(matches!(lane.poll(id, Waker::noop()), Poll::Ready(Progress::Done(..))));
+    }
     let ids: Vec<OpId> = commands().iter().take(3).map(|command| ask(&mut lane, at(5), command)).collect();
     pass(&mut lane, at(5));
     let mut replies = vec![Reply::Bulk("secret-reply".into()), Reply::Null];
@@ -184,7 +190,14 @@ fn lived(seed: u64, max_bytes: usize) -> Lane {
 }
 
 fn recording(max_bytes: usize) -> Recording {
-    Recording { lanes: vec![lived(7, max_bytes).recording().expect("recorded")], ..Recording::default() }
+    recording_of(max_bytes, 0)
+}
+
+fn recording_of(max_bytes: usize, before: usize) -> Recording {
+    Recording {
+        lanes: vec![lived(7, max_bytes, before).recording().expect("recorded")],
+        ..Recording::default()
+    }
 }
 
 #[test]
@@ -223,7 +236,7 @@ fn another_result_is_told_with_its_step() {
     assert!(text.contains("had another result") && text.ends_with("Action"), "{text}");
     // Another seed is another redial.
     let mut other = whole;
-    other.lanes[0].state = lived(8, 1 << 20).recording().expect("recorded").state;
+    other.lanes[0].state = lived(8, 1 << 20, 0).recording().expect("recorded").state;
     let difference = other.replay(|_, _| {}).expect("whole").difference.expect("found");
     assert!(difference.input.contains("Disconnected"), "{difference}");
 }
@@ -252,12 +265,15 @@ fn no_changed_byte_panics_and_most_are_noticed() {
 /// A lane that is told so much more than its recording may hold that it keeps the end of it, wherever that begins.
 #[test]
 fn a_full_recording_is_its_end() {
-    let whole = recording(1 << 20);
+    /// More than twice the largest state of this lane.
+    const TWO_STATES: usize = 800;
+
+    let whole = recording_of(1 << 20, 50);
     let all = &whole.lanes[0];
-    for max_bytes in [0, 1, 100, 300, 500, all.steps.len() - 1] {
-        let part = recording(max_bytes);
+    for max_bytes in [0, 1, 500, 1000, all.steps.len() - 1] {
+        let part = recording_of(max_bytes, 50);
         let lane = &part.lanes[0];
-        assert!(lane.steps.len() <= max_bytes && all.steps.ends_with(&lane.steps));
+        assert!(lane.steps.len() <= max_bytes.max(TWO_STATES) && all.steps.ends_with(&lane.steps));
         assert_eq!(lane.count() + lane.left_out(), all.count());
         let replayed = part.replay(|_, _| {}).expect("whole as far as it goes");
         let expected = Replayed { steps: lane.count(), left_out: lane.left_out(), difference: None };
