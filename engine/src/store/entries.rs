@@ -22,6 +22,7 @@ impl<K, V, S> Store<K, V, S> {
         Some(EntryRef { key, value, bytes: self.weights.get(id), deadline: *deadline })
     }
 
+    #[inline]
     pub(super) fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
     where
         Q: Equivalent<K> + ?Sized,
@@ -31,19 +32,13 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// The id of `key`'s entry. Where that is over, it goes, and there is none.
+    #[inline]
     pub(super) fn find_live<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let mut is_over = false;
-        let is_it = |&id: &u32| {
-            self.slab.get(id).is_some_and(|entry| {
-                is_over = entry.is_over(now);
-                key.equivalent(&entry.key)
-            })
-        };
-        let id = self.index.find(hash, is_it).copied()?;
-        if is_over {
+        let id = self.find(hash, key)?;
+        if self.slab.get(id)?.is_over(now) {
             self.expire(id);
             return None;
         }
@@ -60,10 +55,12 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// Takes a new entry in, and makes room for it before.
-    pub(super) fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
+    pub(super) fn admit(&mut self, mut entry: Entry<K, V>, bytes: u64) {
         self.stats.inserts += 1;
         let (hash, end) = (entry.hash, entry.deadline);
-        if is_over(self.deadline(end), self.now) {
+        let deadline = self.deadline(end);
+        entry.deadline = deadline;
+        if is_over(deadline, self.now) {
             self.stats.expired += 1;
             return self.report(entry, RemovalCause::Expired);
         }
@@ -76,7 +73,10 @@ impl<K, V, S> Store<K, V, S> {
         let id = self.slab.insert(entry);
         self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
         self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
-        self.set_deadline(id, end);
+        self.wheel.schedule(id, deadline);
+        if let Some(idle) = &mut self.idle {
+            idle.set_end(id, end);
+        }
         self.weigh(id, bytes);
         self.bytes += bytes;
     }
@@ -104,6 +104,13 @@ impl<K, V, S> Store<K, V, S> {
         self.idle.as_ref().map_or(end, |idle| idle.deadline(end, self.now))
     }
 
+    /// The entry is used where there is a time to idle. Kept out of reads, which are shorter without.
+    #[inline(never)]
+    pub(super) fn prolong(&mut self, id: u32) {
+        let end = self.idle.as_ref().map_or(Instant::NEVER, |idle| idle.end_of(id));
+        self.set_deadline(id, end);
+    }
+
     /// The entry is used, and ends at `end` at the latest. Whether it is still there then.
     #[inline]
     pub(super) fn set_deadline(&mut self, id: u32, end: Instant) -> bool {
@@ -113,16 +120,17 @@ impl<K, V, S> Store<K, V, S> {
             return false;
         }
         if let Some(entry) = self.slab.get_mut(id) {
-            entry.deadline = deadline;
+            let previous = core::mem::replace(&mut entry.deadline, deadline);
+            self.wheel.reschedule(id, previous, deadline);
         }
         if let Some(idle) = &mut self.idle {
             idle.set_end(id, end);
         }
-        self.wheel.schedule(id, deadline);
         true
     }
 
     /// Time goes forward only.
+    #[inline]
     pub(super) fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now
@@ -154,6 +162,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// The entry has ended by its deadline.
+    #[cold]
     pub(super) fn expire(&mut self, id: u32) {
         self.stats.expired += 1;
         self.end(id, RemovalCause::Expired);

@@ -100,7 +100,6 @@ pub use entries::Bound;
 use hashbrown::{Equivalent, HashTable};
 use idle::Idle;
 pub use jitter::TtlJitter;
-use links::Links;
 pub use policy::Policy;
 use policy::{Order, Ordering};
 pub use removal::{Removal, RemovalCause};
@@ -116,7 +115,7 @@ use wheel::Wheel;
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
 /// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 12 to 20.
 pub const ENTRY_OVERHEAD: u64 =
-    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 8) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -365,7 +364,9 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Equivalent<K> + ?Sized,
     {
         let id = self.hit(now, hash, key)?;
-        self.slab.get(id).map(|entry| &entry.value)
+        let entry = self.slab.get(id)?;
+        self.order.touch(id);
+        Some(&entry.value)
     }
 
     /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already.
@@ -389,7 +390,9 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let id = self.hit(now, self.hash_of(key), key)?;
-        self.slab.get_mut(id).map(|entry| &mut entry.value)
+        let entry = self.slab.get_mut(id)?;
+        self.order.touch(id);
+        Some(&mut entry.value)
     }
 
     /// The live value of `key`, leaving recency and statistics alone.
@@ -524,7 +527,9 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.detach(id).map(|entry| (entry.key, entry.value))
     }
 
-    /// A read: the id of `key`'s live entry, now the most recently used.
+    /// A read: the id of `key`'s live entry, for the caller to touch. It does that last, because what is known of the
+    /// entry's place by then need not be checked again.
+    #[inline]
     fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
     where
         Q: Equivalent<K> + ?Sized,
@@ -535,10 +540,8 @@ impl<K: Eq, V, S> Store<K, V, S> {
             return None;
         };
         self.stats.hits += 1;
-        self.order.touch(id);
-        if let Some(idle) = &self.idle {
-            let end = idle.end_of(id);
-            self.set_deadline(id, end);
+        if self.idle.is_some() {
+            self.prolong(id);
         }
         Some(id)
     }

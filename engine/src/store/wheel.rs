@@ -41,7 +41,7 @@ const DUE: u32 = LEVELS * SLOTS;
 pub(super) const HEADS: u32 = DUE + 1;
 
 pub(super) struct Wheel {
-    links: Links,
+    links: Links<HEADS>,
     /// Which buckets of each level hold something.
     occupied: [u64; LEVELS as usize],
     /// The tick that time has reached, as far as the due list is worked off.
@@ -54,27 +54,59 @@ impl Wheel {
     /// An empty wheel for the ids `0..ids`. Allocates nothing until the first deadline is scheduled.
     pub(super) const fn new(now: Instant, ids: usize) -> Self {
         Self {
-            links: Links::new(HEADS, ids),
+            links: Links::new(ids),
             occupied: [0; LEVELS as usize],
             current: tick_of(now),
             idle_until: u64::MAX,
         }
     }
 
-    /// Files `id` under `deadline`, wherever it was filed before; `Instant::NEVER` only takes it out. Constant time.
+    /// Files `id`, which must not be in, under `deadline`; not at all where that is `Instant::NEVER`. Constant time.
     #[inline]
     pub(super) fn schedule(&mut self, id: u32, deadline: Instant) {
-        self.cancel(id);
         if !deadline.is_never() {
             self.file(id, deadline);
         }
     }
 
+    /// Files `id` under the deadline `to`, which was scheduled for `from` before. Constant time; next to nothing where both
+    /// are in one bucket, as they are when a time to live that has hardly begun begins anew.
+    #[inline]
+    pub(super) fn reschedule(&mut self, id: u32, from: Instant, to: Instant) {
+        if from != to {
+            self.refile(id, from, to);
+        }
+    }
+
     fn file(&mut self, id: u32, deadline: Instant) {
-        let (bucket, start) = self.bucket_of(due_tick(deadline));
+        let due = due_tick(deadline);
+        let (bucket, shift) = self.bucket_of(due);
+        self.expect(bucket, due >> shift << shift);
+        self.links.push_front(bucket, id);
+    }
+
+    fn refile(&mut self, id: u32, from: Instant, to: Instant) {
+        if from.is_never() {
+            return self.file(id, to);
+        }
+        if to.is_never() {
+            return self.cancel(id);
+        }
+        let (before, due) = (due_tick(from), due_tick(to));
+        let (bucket, shift) = self.bucket_of(due);
+        // Where they are equal, it is there already, or on the due list and will go there from it.
+        if before >> shift != due >> shift {
+            self.expect(bucket, due >> shift << shift);
+            if let Some(emptied) = self.links.move_front(bucket, id) {
+                self.unmark(emptied);
+            }
+        }
+    }
+
+    /// The bucket, which begins at this tick, is going to hold something.
+    fn expect(&mut self, bucket: u32, start: u64) {
         self.idle_until = self.idle_until.min(start);
         self.mark(bucket);
-        self.links.push_front(bucket, id);
     }
 
     /// Takes `id` out, if it is in. Constant time.
@@ -189,15 +221,14 @@ impl Wheel {
         Some((level * SLOTS + slot, above | u64::from(slot) << shift))
     }
 
-    /// Where a deadline is filed, and the tick at which that begins.
-    fn bucket_of(&self, due: u64) -> (u32, u64) {
+    /// Where a deadline is filed, and how many of its tick's last bits make no difference there.
+    fn bucket_of(&self, due: u64) -> (u32, u32) {
         if due <= self.current {
-            return (DUE, due);
+            return (DUE, 0);
         }
         let level = (due ^ self.current).ilog2() / DIGIT_BITS;
         let shift = level * DIGIT_BITS;
-        let start = due >> shift;
-        (level * SLOTS + start as u32 % SLOTS, start << shift)
+        (level * SLOTS + (due >> shift) as u32 % SLOTS, shift)
     }
 
     fn mark(&mut self, bucket: u32) {
@@ -299,8 +330,8 @@ mod tests {
         let mut wheel = Wheel::new(Instant::EPOCH, 2);
         wheel.schedule(1, Instant::NEVER);
         assert_eq!((wheel.next(), wheel.capacity()), (None, 0));
-        wheel.schedule(1, at(9));
-        wheel.schedule(1, Instant::NEVER);
+        wheel.reschedule(1, Instant::NEVER, at(9));
+        wheel.reschedule(1, at(9), Instant::NEVER);
         assert_eq!((wheel.next(), wheel.pop(at(100))), (None, None));
     }
 
@@ -363,8 +394,8 @@ mod tests {
                 match op {
                     Op::Schedule(id, delay) => {
                         let deadline = now.saturating_add(delay).min(Instant::from_nanos(u64::MAX - 2));
-                        wheel.schedule(id, deadline);
-                        deadlines.insert(id, deadline);
+                        let before = deadlines.insert(id, deadline).unwrap_or(Instant::NEVER);
+                        wheel.reschedule(id, before, deadline);
                     }
                     Op::Cancel(id) => {
                         wheel.cancel(id);

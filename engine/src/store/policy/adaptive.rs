@@ -80,7 +80,7 @@ const IN_MAIN: u8 = 2;
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
 pub(crate) struct Adaptive {
-    links: Links,
+    links: Links<2>,
     /// Where each id is, and whether it was used.
     seats: Vec<AtomicU8>,
     ids: usize,
@@ -100,7 +100,7 @@ impl Adaptive {
     /// An empty order of the ids `0..ids`.
     pub(super) fn new(ids: usize) -> Self {
         Self {
-            links: Links::new(2, ids),
+            links: Links::new(ids),
             seats: Vec::new(),
             ids,
             in_window: 0,
