@@ -2,7 +2,7 @@
 
 use super::policy::Order;
 use super::slab::{Entry, is_over};
-use super::{EntryRef, Removal, RemovalCause, STEPS_PER_INSERT, Store};
+use super::{EntryRef, LATEST, Removal, RemovalCause, STEPS_PER_INSERT, Store};
 use crate::Instant;
 use hashbrown::Equivalent;
 
@@ -46,6 +46,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// A value that cannot be held: what it was to replace is no longer current.
+    #[cold]
     pub(super) fn refuse(&mut self, old: Option<u32>) {
         self.stats.refused += 1;
         if let Some(id) = old {
@@ -54,7 +55,8 @@ impl<K, V, S> Store<K, V, S> {
         }
     }
 
-    /// Takes a new entry in, and makes room for it before.
+    /// Takes a new entry in, and makes room for it before. Apart from the overwriting of one, which is shorter without.
+    #[inline(never)]
     pub(super) fn admit(&mut self, mut entry: Entry<K, V>, bytes: u64) {
         self.stats.inserts += 1;
         let (hash, end) = (entry.hash, entry.deadline);
@@ -85,11 +87,14 @@ impl<K, V, S> Store<K, V, S> {
         self.stats.updates += 1;
         let entry = self.slab.get_mut(id)?;
         let previous = core::mem::replace(&mut entry.value, value);
-        self.order.touch(id);
         if !self.set_deadline(id, deadline) {
             return Some(previous);
         }
+        self.order.touch(id);
         let weight = self.weights.get(id);
+        if bytes == weight {
+            return Some(previous);
+        }
         self.make_bytes(bytes.saturating_sub(weight));
         // Under another policy than LRU it may have been its own victim.
         if self.slab.get(id).is_some() {
@@ -104,17 +109,50 @@ impl<K, V, S> Store<K, V, S> {
         self.idle.as_ref().map_or(end, |idle| idle.deadline(end, self.now))
     }
 
-    /// The entry is used where there is a time to idle. Kept out of reads, which are shorter without.
+    /// A read that comes too late.
+    #[cold]
     #[inline(never)]
-    pub(super) fn prolong(&mut self, id: u32) {
+    pub(super) fn miss(&mut self, id: u32) -> Option<&mut V> {
+        self.expire(id);
+        self.stats.misses += 1;
+        None
+    }
+
+    /// A read where there is a time to idle. Apart from other reads, which are shorter without.
+    #[inline(never)]
+    pub(super) fn prolong(&mut self, id: u32) -> Option<&mut V> {
         let end = self.idle.as_ref().map_or(Instant::NEVER, |idle| idle.end_of(id));
         self.set_deadline(id, end);
+        self.used(id)
+    }
+
+    /// The value of an entry, which is the most recently used now.
+    #[inline]
+    pub(super) fn used(&mut self, id: u32) -> Option<&mut V> {
+        // Looked up first: whoever found the id has looked there, too, and nothing has changed since.
+        let entry = self.slab.get_mut(id)?;
+        self.order.touch(id);
+        Some(&mut entry.value)
     }
 
     /// The entry is used, and ends at `end` at the latest. Whether it is still there then.
     #[inline]
     pub(super) fn set_deadline(&mut self, id: u32, end: Instant) -> bool {
-        let deadline = self.deadline(end);
+        if self.idle.is_some() { self.set_end(id, end) } else { self.end_at(id, end) }
+    }
+
+    /// [`set_deadline`](Self::set_deadline) where there is a time to idle.
+    #[inline(never)]
+    fn set_end(&mut self, id: u32, end: Instant) -> bool {
+        if let Some(idle) = &mut self.idle {
+            idle.set_end(id, end);
+        }
+        self.end_at(id, self.deadline(end))
+    }
+
+    /// The entry ends at `deadline` from now on. Whether it is still there then.
+    #[inline]
+    fn end_at(&mut self, id: u32, deadline: Instant) -> bool {
         if is_over(deadline, self.now) {
             self.expire(id);
             return false;
@@ -123,16 +161,21 @@ impl<K, V, S> Store<K, V, S> {
             let previous = core::mem::replace(&mut entry.deadline, deadline);
             self.wheel.reschedule(id, previous, deadline);
         }
-        if let Some(idle) = &mut self.idle {
-            idle.set_end(id, end);
-        }
         true
+    }
+
+    /// The time that it is for the store, if it is told of `now`.
+    #[inline]
+    pub(super) fn time(&self, now: Instant) -> Instant {
+        self.now.max(now).min(LATEST)
     }
 
     /// Time goes forward only.
     #[inline]
     pub(super) fn advance(&mut self, now: Instant) -> Instant {
-        self.now = self.now.max(now);
+        if self.now < now {
+            self.now = self.time(now);
+        }
         self.now
     }
 

@@ -134,6 +134,9 @@ pub struct EntryRef<'a, K, V> {
 /// Ids that fit the links, next to the heads of the wheel.
 const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
 
+/// Where a store's time ends: before [`Instant::NEVER`], so that what has no deadline is not over then either.
+const LATEST: Instant = Instant::from_nanos(u64::MAX - 2);
+
 /// Steps of sweeping that an insert does on the side. A deadline is looked at once a level at most, so inserts alone
 /// keep up with the expiry of what was inserted.
 const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
@@ -178,7 +181,7 @@ impl<K, V, S> Store<K, V, S> {
             idle: config.time_to_idle.map(|after| Idle::new(after, capacity)),
             removals: None,
             bytes: 0,
-            now,
+            now: now.min(LATEST),
             capacity,
             config,
             stats: StoreStats::default(),
@@ -293,6 +296,7 @@ impl<K, V, S> Store<K, V, S> {
     /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
     /// at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
     /// for correctness, only to give memory back; inserts do a few steps of it on the side.
+    #[inline(never)]
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
         let now = self.advance(now);
         let mut removed = 0;
@@ -363,10 +367,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, hash, key)?;
-        let entry = self.slab.get(id)?;
-        self.order.touch(id);
-        Some(&entry.value)
+        self.hit(now, hash, key).map(|value| &*value)
     }
 
     /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already.
@@ -376,7 +377,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     {
         let id = self.find(hash, key)?;
         let entry = self.slab.get(id)?;
-        if entry.is_over(self.now.max(now)) {
+        if entry.is_over(self.time(now)) {
             return None;
         }
         self.order.touch_shared(id);
@@ -389,10 +390,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, self.hash_of(key), key)?;
-        let entry = self.slab.get_mut(id)?;
-        self.order.touch(id);
-        Some(&mut entry.value)
+        self.hit(now, self.hash_of(key), key)
     }
 
     /// The live value of `key`, leaving recency and statistics alone.
@@ -411,7 +409,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Equivalent<K> + ?Sized,
     {
         let entry = self.entry(self.find(hash, key)?)?;
-        (!is_over(entry.deadline, self.now.max(now))).then_some(entry)
+        (!is_over(entry.deadline, self.time(now))).then_some(entry)
     }
 
     /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
@@ -527,23 +525,22 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.detach(id).map(|entry| (entry.key, entry.value))
     }
 
-    /// A read: the id of `key`'s live entry, for the caller to touch. It does that last, because what is known of the
-    /// entry's place by then need not be checked again.
+    /// A read: the value of `key`'s live entry, which is the most recently used then.
     #[inline]
-    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
+    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&mut V>
     where
         Q: Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let Some(id) = self.find_live(now, hash, key) else {
+        let Some(id) = self.find(hash, key) else {
             self.stats.misses += 1;
             return None;
         };
-        self.stats.hits += 1;
-        if self.idle.is_some() {
-            self.prolong(id);
+        if self.slab.get(id)?.is_over(now) {
+            return self.miss(id);
         }
-        Some(id)
+        self.stats.hits += 1;
+        if self.idle.is_some() { self.prolong(id) } else { self.used(id) }
     }
 }
 
