@@ -334,6 +334,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     /// The live value of `key`. Counts a hit or a miss, and makes the entry the most recently used.
     ///
     /// An entry whose deadline is `now` or earlier is a miss and goes at once.
+    #[inline]
     pub fn get<Q>(&mut self, now: Instant, key: &Q) -> Option<&V>
     where
         S: BuildHasher,
@@ -354,6 +355,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
+    #[inline]
     pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64
     where
         S: BuildHasher,
@@ -363,6 +365,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
 
     /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
     /// [`hash_of`](Self::hash_of) says, the key is not found.
+    #[inline]
     pub fn get_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&V>
     where
         Q: Equivalent<K> + ?Sized,
