@@ -92,16 +92,21 @@ impl<K, V, S> Store<K, V, S> {
         }
         self.order.touch(id);
         let weight = self.weights.get(id);
-        if bytes == weight {
-            return Some(previous);
+        if bytes != weight {
+            self.reweigh(id, weight, bytes);
         }
+        Some(previous)
+    }
+
+    /// An entry of so many bytes has others now.
+    #[inline(never)]
+    fn reweigh(&mut self, id: u32, weight: u64, bytes: u64) {
         self.make_bytes(bytes.saturating_sub(weight));
         // Under another policy than LRU it may have been its own victim.
         if self.slab.get(id).is_some() {
             self.weigh(id, bytes);
             self.bytes = self.bytes - weight + bytes;
         }
-        Some(previous)
     }
 
     /// When an entry is over that is used now and ends at `end` at the latest.
