@@ -262,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn an_id_moves_from_one_list_to_another() {
+        let mut links = Links::<3>::new(IDS);
+        for id in 0..3 {
+            links.push_front(1, id);
+        }
+        assert_eq!((links.move_front(2, 1), links.move_front(2, 2)), (None, None));
+        assert_eq!((ids(&links, 1), ids(&links, 2)), (vec![0], vec![2, 1]));
+        assert_eq!(links.move_front(2, 0), Some(1), "the list of head 1 is empty now");
+        assert_eq!(links.move_front(2, 0), None, "it is the first already");
+        assert_eq!(links.move_front(2, 9), None, "never linked");
+        assert_eq!((ids(&links, 1), ids(&links, 2)), (vec![], vec![0, 2, 1]));
+    }
+
+    #[test]
     fn a_list_moves_as_a_whole() {
         let mut links = Links::<3>::new(IDS);
         for id in 0..4 {

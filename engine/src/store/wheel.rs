@@ -336,6 +336,24 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_moves_within_its_bucket_stays_where_it_is() {
+        let (early, late) = (at(5 * 64 + 2), at(5 * 64 + 40));
+        let mut wheel = Wheel::new(at(3 * 64 + 9), 2);
+        for id in 0..2 {
+            wheel.schedule(id, early);
+        }
+        wheel.reschedule(0, early, late);
+        let both = |id| if id == 0 { late } else { early };
+        assert_eq!((wheel.validate(both), wheel.next()), (2, Some(at(5 * 64))));
+        // Time reaches the bucket: one is looked at, and the other one moves while it is due.
+        assert_eq!(wheel.pop(early), Some(0));
+        wheel.schedule(0, late);
+        wheel.reschedule(1, early, late);
+        assert_eq!(wheel.validate(|_| late), 2);
+        assert_eq!((wheel.pop(early), wheel.next()), (None, Some(late)));
+    }
+
+    #[test]
     fn an_idle_wheel_keeps_up_with_time() {
         let mut wheel = Wheel::new(Instant::EPOCH, 2);
         wheel.schedule(0, at(1 << 40));
