@@ -71,6 +71,7 @@ const STEP: u64 = WHOLE / 256;
 const SUSPICIOUS: u8 = 5;
 const CHANCES: u32 = 128;
 
+/// The parts, as lists and as those of ghosts.
 const WINDOW: u32 = 0;
 const MAIN: u32 = 1;
 
@@ -91,8 +92,7 @@ pub(crate) struct Adaptive {
     /// As many entries as the sketch and the ghosts are made for.
     room: usize,
     sketch: Sketch,
-    lost_by_window: Ghosts,
-    lost_by_main: Ghosts,
+    lost: Ghosts,
     random: fastrand::Rng,
 }
 
@@ -108,8 +108,7 @@ impl Adaptive {
             share: FIRST_SHARE,
             room: 0,
             sketch: Sketch::default(),
-            lost_by_window: Ghosts::new(),
-            lost_by_main: Ghosts::new(),
+            lost: Ghosts::new(),
             random: fastrand::Rng::with_seed(0),
         }
     }
@@ -153,17 +152,15 @@ impl Adaptive {
     fn grow(&mut self) {
         self.room = self.room.saturating_mul(2).max(64);
         self.sketch.resize(self.room);
-        let ghosts = (self.room.min(self.ids) / GHOSTS_OF).max(MIN_GHOSTS) as u32;
-        self.lost_by_window.resize(ghosts);
-        self.lost_by_main.resize(ghosts);
+        self.lost.resize((self.room.min(self.ids) / GHOSTS_OF).max(MIN_GHOSTS) as u32);
     }
 
     /// Moves the border if the key of this hash was lost just now.
     fn steer(&mut self, hash: u64) {
-        if self.lost_by_window.take(hash) {
+        if self.lost.take(WINDOW, hash) {
             self.share = (self.share + self.step()).min(MAX_SHARE);
         }
-        if self.lost_by_main.take(hash) {
+        if self.lost.take(MAIN, hash) {
             self.share = self.share.saturating_sub(2 * self.step()).max(MIN_SHARE);
         }
     }
@@ -259,17 +256,17 @@ impl Order for Adaptive {
         match (candidate, victim) {
             (Some((candidate, hash)), Some((victim, other))) if self.is_admitted(candidate, hash, other) => {
                 self.promote(candidate, hash);
-                self.lost_by_main.push(other);
+                self.lost.push(MAIN, other);
                 Some(victim)
             }
             (Some((candidate, hash)), _) => {
                 self.leave_window(candidate, hash);
-                self.lost_by_window.push(hash);
+                self.lost.push(WINDOW, hash);
                 Some(candidate)
             }
             (None, victim) => {
                 let (victim, hash) = victim.or_else(|| self.links.back(MAIN).map(with_hash))?;
-                self.lost_by_main.push(hash);
+                self.lost.push(MAIN, hash);
                 Some(victim)
             }
         }
@@ -285,13 +282,12 @@ impl Order for Adaptive {
     }
 
     fn clear(&mut self) {
-        let Self { links, seats, in_window, in_main, share, sketch, lost_by_window, lost_by_main, .. } = self;
+        let Self { links, seats, in_window, in_main, share, sketch, lost, .. } = self;
         links.clear();
         seats.clear();
         (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
         sketch.clear();
-        lost_by_window.clear();
-        lost_by_main.clear();
+        lost.clear();
     }
 
     fn validate(&self) {
