@@ -138,7 +138,8 @@ const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
 const LATEST: Instant = Instant::from_nanos(u64::MAX - 2);
 
 /// Steps of sweeping that an insert does on the side. A deadline is looked at once a level at most, so inserts alone
-/// keep up with the expiry of what was inserted.
+/// keep up with the expiry of what was inserted. One that reads or renewals have moved to later is looked at once more, however
+/// often they have: where there is hardly an insert for many of these, a driver's sweeps keep up.
 const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 
 /// A bounded map from `K` to `V` with exact LRU and deadlines. See the [module](self) for what is promised.
@@ -294,7 +295,7 @@ impl<K, V, S> Store<K, V, S> {
     /// Removes entries whose deadline is over, in at most `budget` steps, and returns how many it removed.
     ///
     /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
-    /// at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
+    /// at most, and once more where it has become a later one. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
     /// for correctness, only to give memory back; inserts do a few steps of it on the side.
     #[inline(never)]
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
