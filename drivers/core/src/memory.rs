@@ -23,7 +23,7 @@ mod tests;
 
 pub use builder::MemoryCacheBuilder;
 use reads::Reads;
-use shard::{Room, Shard, Size, Writing};
+use shard::{Room, Shard, Writing};
 
 /// A bounded map with time to live and LRU eviction, for any number of threads.
 ///
@@ -77,8 +77,6 @@ struct Inner<K, V, S> {
     listener: Option<Listener<K, V>>,
     max_entries: usize,
     max_bytes: Option<u64>,
-    /// The largest entry in bytes.
-    entry_limit: u64,
     /// Those that only share a shard, where hits do: then those of several threads do not wait for each other.
     reads: Option<Reads>,
     /// Whether an entry ever had a deadline: the clock costs more than a hit, and is not read before.
@@ -154,18 +152,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) -> Result<Option<V>, TooLarge> {
-        let ttl = ttl.into().or_default(self.inner.default_ttl);
-        if ttl.is_some() && !self.inner.is_timed.load(Ordering::Relaxed) {
-            self.inner.is_timed.store(true, Ordering::Relaxed);
-        }
-        let bytes = (self.inner.weigher)(&key, &value);
-        let hash = self.inner.hasher.hash_one(&key);
-        let ttl = ttl.map(|ttl| self.inner.ttl_jitter.shorten(ttl, hash));
-        let (mut shard, now) = self.with_room(hash, &key, bytes, ttl);
-        let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
-        let replaced = shard.insert_hashed(now, hash, key, value, bytes, deadline);
-        self.let_go(shard);
-        Ok(replaced?.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
+        let replaced = self.set(key, value, ttl.into().or_default(self.inner.default_ttl))?;
+        Ok(replaced.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
     }
 
     /// The value of a key, or that of `make`, which is set with the default time to live. Two callers at once may both
@@ -270,42 +258,37 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         stats
     }
 
-    /// The shard of a key, with the room that its new value needs, and when it was locked.
-    fn with_room(
-        &self,
-        hash: u64,
-        key: &K,
-        bytes: u64,
-        ttl: Option<Duration>,
-    ) -> (Writing<'_, K, V>, Instant) {
+    /// Sets a value; the answer is the one that it replaces.
+    fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Result<Option<(K, V)>, TooLarge> {
+        let bytes = (self.inner.weigher)(&key, &value);
+        let hash = self.inner.hasher.hash_one(&key);
+        if ttl.is_some() && !self.inner.is_timed.load(Ordering::Relaxed) {
+            self.inner.is_timed.store(true, Ordering::Relaxed);
+        }
         loop {
             let mut shard = self.shard(hash).write(self.inner.room.as_ref());
             let now = self.now();
-            // What is refused, or over at once, needs none.
-            if self.inner.room.is_none() || bytes > self.inner.entry_limit || ttl == Some(Duration::ZERO) {
-                return (shard, now);
-            }
-            let mut old = shard.peek_hashed(now, hash, key).map(|old| old.bytes);
-            let missing = loop {
-                let entry = Size { entries: u64::from(old.is_none()), bytes: 0 };
-                let weight = Size { entries: 0, bytes: bytes.saturating_sub(old.unwrap_or(0)) };
-                let bound = match () {
-                    () if !shard.take(entry) => Bound::Entries,
-                    () if !shard.take(entry.plus(weight)) => Bound::Bytes,
-                    () => return (shard, now),
-                };
-                if !shard.evict(now, bound) {
-                    break bound;
+            let deadline = ttl.map_or(Instant::NEVER, |ttl| self.deadline(now, hash, ttl));
+            let missing = match shard.place(now, hash, &key, bytes, deadline) {
+                Ok(place) => {
+                    let replaced = place.insert(key, value, bytes, deadline);
+                    self.let_go(shard);
+                    return replaced;
                 }
-                // The victim may have been the old value itself.
-                old = old.and_then(|_| shard.peek_hashed(now, hash, key)).map(|old| old.bytes);
+                Err(bound) => bound,
             };
             self.let_go(shard);
             self.evict_anywhere(missing);
         }
     }
 
+    #[inline(never)] // most caches need none, or need the clock, which costs more
+    fn deadline(&self, now: Instant, hash: u64, ttl: Duration) -> Instant {
+        now.saturating_add(self.inner.ttl_jitter.shorten(ttl, hash))
+    }
+
     /// Evicts an entry of the next shard that has one: that of the newcomer has none left.
+    #[cold]
     fn evict_anywhere(&self, bound: Bound) {
         let shards = &self.inner.shards;
         let next = || self.inner.next_victim.fetch_add(1, Ordering::Relaxed) & (shards.len() - 1);
@@ -321,8 +304,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         result
     }
 
-    fn let_go(&self, mut shard: Writing<'_, K, V>) {
-        let Some(listener) = &self.inner.listener else { return };
+    #[inline(always)] // without a listener it is the lock's release, which every change ends with
+    fn let_go(&self, shard: Writing<'_, K, V>) {
+        if let Some(listener) = &self.inner.listener {
+            Self::tell(listener, shard);
+        }
+    }
+
+    #[inline(never)]
+    fn tell(listener: &Listener<K, V>, mut shard: Writing<'_, K, V>) {
         let removals = shard.take_removals();
         drop(shard);
         for removal in removals {
@@ -341,8 +331,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     fn shard(&self, hash: u64) -> &Shard<K, V> {
         let shards = &self.inner.shards;
         // The high bits, but for those that the store's table takes for its tags; it takes the low ones to find a place.
-        let index = (hash >> 41) as usize & (shards.len() - 1);
-        shards.get(index).unwrap_or(&shards[0])
+        &shards[(hash >> 41) as usize & (shards.len() - 1)]
     }
 
     /// The time, as far as it matters. Asked for with the shard locked: whoever set a deadline there has said so before.

@@ -77,6 +77,7 @@ mod entries;
 mod idle;
 mod jitter;
 mod links;
+mod place;
 mod policy;
 mod removal;
 mod slab;
@@ -100,10 +101,11 @@ use hashbrown::{Equivalent, HashTable};
 use idle::Idle;
 pub use jitter::TtlJitter;
 use links::Links;
+pub use place::Place;
 pub use policy::Policy;
 use policy::{Order, Ordering};
 pub use removal::{Removal, RemovalCause};
-use slab::{Entry, Slab, is_over};
+use slab::{Slab, is_over};
 pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
@@ -471,21 +473,13 @@ impl<K: Eq, V, S> Store<K, V, S> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Option<(K, V)>, TooLarge> {
-        let now = self.advance(now);
-        if !self.wheel.is_idle(now) {
-            self.sweep(now, STEPS_PER_INSERT);
-        }
-        let old = self.find_live(now, hash, &key);
-        let limit = self.config.entry_limit();
-        if bytes > limit {
-            self.refuse(old);
-            return Err(TooLarge { bytes, limit });
-        }
-        let Some(id) = old else {
-            self.admit(Entry { hash, deadline, key, value }, bytes);
-            return Ok(None);
-        };
-        Ok(self.overwrite(id, value, bytes, deadline).map(|old| (key, old)))
+        self.place_hashed(now, hash, &key).insert(key, value, bytes, deadline)
+    }
+
+    /// Where the value of `key` is, or would be, for a caller who has hashed it already: the first half of an
+    /// [`insert_hashed`](Self::insert_hashed).
+    pub fn place_hashed(&mut self, now: Instant, hash: u64, key: &K) -> Place<'_, K, V, S> {
+        Place::find(self, now, hash, key)
     }
 
     /// Moves the deadline of `key`'s live entry, earlier or later; `false` where there is none. Constant time.

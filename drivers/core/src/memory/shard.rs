@@ -9,7 +9,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use larder_engine::store::Store;
+use larder_engine::Instant;
+use larder_engine::store::{Bound, Place, Store, StoreConfig};
 
 // In tests of interleavings, a scheduler decides at each of these who goes on.
 #[cfg(all(test, shuttle))]
@@ -49,17 +50,34 @@ pub(super) struct Writing<'a, K, V> {
     taken: Size,
 }
 
-impl<K, V> Writing<'_, K, V> {
-    /// Takes the room that the shard needs to grow by so much; `false` where not enough is left.
-    pub(super) fn take(&mut self, more: Size) -> bool {
-        let Some(room) = self.room else { return true };
-        let held = room.size_of(&self.store);
-        let missing = held.plus(more).minus(self.taken);
-        let is_there = missing == Size::ZERO || room.take(missing);
-        if is_there {
-            self.taken = self.taken.plus(missing);
+impl<K: Eq, V> Writing<'_, K, V> {
+    /// The place of a key, with the room that its new value needs. Or the bound that does not allow it, where the shard has
+    /// nothing left to evict.
+    pub(super) fn place(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: &K,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Place<'_, K, V, ()>, Bound> {
+        let mut place = self.store.place_hashed(now, hash, key);
+        let Some(room) = self.room else { return Ok(place) };
+        let StoreConfig { max_bytes, max_entry_bytes, .. } = *place.store().config();
+        // What is refused, or over at once, needs none.
+        if bytes > max_entry_bytes.min(max_bytes) || deadline <= now {
+            return Ok(place);
         }
-        is_there
+        loop {
+            let old = place.bytes();
+            let more =
+                Size { entries: u64::from(old.is_none()), bytes: bytes.saturating_sub(old.unwrap_or(0)) };
+            let needed = room.size_of(place.store()).plus(more);
+            let Err(bound) = room.hold(&mut self.taken, needed) else { return Ok(place) };
+            if !place.evict(bound) {
+                return Err(bound);
+            }
+        }
     }
 }
 
@@ -139,16 +157,18 @@ impl Room {
         Size { entries, bytes }
     }
 
-    /// All of it, or nothing.
-    fn take(&self, size: Size) -> bool {
-        if !take(&self.entries, size.entries) {
-            return false;
+    /// Takes what of so much has not been taken yet, all of it or nothing.
+    fn hold(&self, taken: &mut Size, size: Size) -> Result<(), Bound> {
+        let missing = size.minus(*taken);
+        if !take(&self.entries, missing.entries) {
+            return Err(Bound::Entries);
         }
-        let is_there = !self.is_weighed || take(&self.bytes, size.bytes);
-        if !is_there {
-            give(&self.entries, size.entries);
+        if self.is_weighed && !take(&self.bytes, missing.bytes) {
+            give(&self.entries, missing.entries);
+            return Err(Bound::Bytes);
         }
-        is_there
+        *taken = taken.plus(missing);
+        Ok(())
     }
 
     fn give(&self, size: Size) {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use larder_engine::store::Policy;
 
+use super::shard::Size;
 use super::*;
 
 type Sharded = MemoryCache<u64, u64>;
