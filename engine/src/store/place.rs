@@ -83,3 +83,29 @@ impl<'a, K, V, S> Place<'a, K, V, S> {
         Ok(store.overwrite(id, value, bytes, deadline).map(|old| (key, old)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Instant;
+    use crate::store::{Bound, Store, StoreConfig};
+    use foldhash::quality::FixedState;
+
+    #[test]
+    fn a_place_whose_entry_is_evicted_is_empty_and_may_be_filled() {
+        let mut store = Store::new(StoreConfig::default(), FixedState::default(), Instant::EPOCH);
+        let hash = store.hash_of("key");
+        let mut insert = |value, evictions: usize| {
+            let mut place = store.place_hashed(Instant::EPOCH, hash, &"key");
+            let bytes = place.bytes();
+            let evicted = (0..evictions).filter(|_| place.evict(Bound::Bytes)).count();
+            let left = place.bytes();
+            let replaced = place.insert("key", value, 5, Instant::NEVER).expect("fits");
+            store.debug_validate();
+            (bytes, evicted, left, replaced)
+        };
+        assert_eq!(insert(1, 0), (None, 0, None, None));
+        assert_eq!(insert(2, 0), (Some(5), 0, Some(5), Some(("key", 1))));
+        assert_eq!(insert(3, 2), (Some(5), 1, None, None));
+        assert_eq!(store.peek(Instant::EPOCH, "key"), Some(&3));
+    }
+}
