@@ -121,9 +121,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
             return self.change(shard, |store| store.get_hashed(self.now(), hash, key).map(look));
         };
         let store = shard.read();
-        let found = store.get_shared_hashed(self.now(), hash, key);
+        let found = store.get_shared_hashed(self.now(), hash, key).map(look);
+        drop(store);
         reads.count(found.is_some());
-        found.map(look)
+        found
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.

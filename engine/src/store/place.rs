@@ -33,6 +33,7 @@ pub struct Place<'a, K, V, S> {
 
 impl<'a, K, V, S> Place<'a, K, V, S> {
     /// After the few steps of sweeping that an insert does.
+    #[inline]
     pub(super) fn find(store: &'a mut Store<K, V, S>, now: Instant, hash: u64, key: &K) -> Self
     where
         K: Eq,
@@ -52,6 +53,7 @@ impl<'a, K, V, S> Place<'a, K, V, S> {
     }
 
     /// The bytes of the key's live entry; `None` where there is none.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         self.id.map(|id| self.store.weights.get(id))
@@ -69,6 +71,7 @@ impl<'a, K, V, S> Place<'a, K, V, S> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn insert(self, key: K, value: V, bytes: u64, deadline: Instant) -> Result<Option<(K, V)>, TooLarge> {
         let Self { store, hash, id } = self;
         let limit = store.config.entry_limit();

@@ -53,6 +53,7 @@ pub(super) struct Writing<'a, K, V> {
 impl<K: Eq, V> Writing<'_, K, V> {
     /// The place of a key, with the room that its new value needs. Or the bound that does not allow it, where the shard has
     /// nothing left to evict.
+    #[inline]
     pub(super) fn place(
         &mut self,
         now: Instant,
