@@ -229,6 +229,13 @@ impl<K, V, S> Store<K, V, S> {
         self.wheel.next()
     }
 
+    /// Whether what time it is may matter to the entries held: `false` while none has a deadline, and there is no time to
+    /// idle. A caller to whom a clock is dear may pass any `now` that is over, then, to a call that sets no deadline.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.idle.is_some() || !self.wheel.is_empty()
+    }
+
     /// The live entries, most recently used first; a walk changes no recency.
     ///
     /// What has expired by the latest `now` that the store was given is skipped.
@@ -348,7 +355,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.get_shared_hashed(now, self.hash_of(key), key)
+        self.get_shared_hashed(self.hash_of(key), key, |_| now)
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
@@ -369,14 +376,15 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.slab.get(id).map(|entry| &entry.value)
     }
 
-    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already.
-    pub fn get_shared_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already. He is asked for `now` where the entry has a
+    /// deadline, and told that: he need not look at a clock more closely than it takes to tell which is earlier.
+    pub fn get_shared_hashed<Q>(&self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
     where
         Q: Equivalent<K> + ?Sized,
     {
         let id = self.find(hash, key)?;
         let entry = self.slab.get(id)?;
-        if entry.is_over(self.now.max(now)) {
+        if !entry.deadline.is_never() && entry.is_over(self.now.max(now(entry.deadline))) {
             return None;
         }
         self.order.touch_shared(id);
