@@ -52,6 +52,7 @@ impl Clock {
 
     /// The time, or a little before: close enough to tell whether it is past the deadline. That is some four times as
     /// fast as [`now`](Self::now) where the deadline is not near.
+    #[inline(never)] // dear enough not to be in the way of those who need no time
     pub(crate) fn now_to_tell(&self, deadline: Instant) -> Instant {
         match &self.source {
             Source::System(coarse) => coarse.now().filter(|now| are_apart(*now, deadline)),
@@ -83,27 +84,27 @@ use linux::Coarse;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux {
     use larder_engine::Instant;
-    use rustix::time::{ClockId, clock_gettime};
+    use nix::time::{ClockId, clock_gettime};
 
-    /// Its beginning in nanoseconds, by the exact clock that it follows: so it is never ahead.
+    /// Its beginning in nanoseconds, by the exact clock that it follows: so it is never ahead. `None` on a kernel without.
     #[derive(Clone, Copy)]
-    pub(super) struct Coarse(u64);
+    pub(super) struct Coarse(Option<u64>);
 
     impl Coarse {
         pub(super) fn new() -> Self {
-            Self(nanos(ClockId::Monotonic))
+            Self(nanos(ClockId::CLOCK_MONOTONIC))
         }
 
-        #[allow(clippy::unnecessary_wraps, reason = "other systems have none")]
         pub(super) fn now(self) -> Option<Instant> {
-            Some(Instant::from_nanos(nanos(ClockId::MonotonicCoarse).saturating_sub(self.0)))
+            let now = nanos(ClockId::CLOCK_MONOTONIC_COARSE)?;
+            Some(Instant::from_nanos(now.saturating_sub(self.0?)))
         }
     }
 
     /// Since the system was started, which is not before zero.
-    fn nanos(clock: ClockId) -> u64 {
-        let time = clock_gettime(clock);
-        time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+    fn nanos(clock: ClockId) -> Option<u64> {
+        let time = clock_gettime(clock).ok()?;
+        Some(time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs())
     }
 }
 

@@ -378,6 +378,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
 
     /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already. He is asked for `now` where the entry has a
     /// deadline, and told that: he need not look at a clock more closely than it takes to tell which is earlier.
+    #[inline]
     pub fn get_shared_hashed<Q>(&self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
     where
         Q: Equivalent<K> + ?Sized,

@@ -63,22 +63,13 @@ impl<K: Eq, V> Writing<'_, K, V> {
         deadline: Instant,
     ) -> Result<Place<'_, K, V, ()>, Bound> {
         let mut place = self.store.place_hashed(now, hash, key);
-        let Some(room) = self.room else { return Ok(place) };
-        let StoreConfig { max_bytes, max_entry_bytes, .. } = *place.store().config();
-        // What is refused, or over at once, needs none.
-        if bytes > max_entry_bytes.min(max_bytes) || deadline <= now {
-            return Ok(place);
-        }
-        loop {
-            let old = place.bytes();
-            let more =
-                Size { entries: u64::from(old.is_none()), bytes: bytes.saturating_sub(old.unwrap_or(0)) };
-            let needed = room.size_of(place.store()).plus(more);
-            let Err(bound) = room.hold(&mut self.taken, needed) else { return Ok(place) };
-            if !place.evict(bound) {
-                return Err(bound);
+        if let Some(room) = self.room {
+            // Most overwrites need none, and what is over at once.
+            if place.bytes().is_none_or(|old| old < bytes) && deadline > now {
+                room.make(&mut self.taken, &mut place, bytes)?;
             }
         }
+        Ok(place)
     }
 }
 
@@ -156,6 +147,24 @@ impl Room {
     pub(super) fn left(&self) -> Size {
         let [entries, bytes] = [&self.entries, &self.bytes].map(|left| left.load(Ordering::Relaxed));
         Size { entries, bytes }
+    }
+
+    /// Takes the room that a new value of so many bytes needs in its place, and evicts from the same shard where there is
+    /// not enough.
+    fn make<K, V>(&self, taken: &mut Size, place: &mut Place<'_, K, V, ()>, bytes: u64) -> Result<(), Bound> {
+        let StoreConfig { max_bytes, max_entry_bytes, .. } = *place.store().config();
+        if bytes > max_entry_bytes.min(max_bytes) {
+            return Ok(()); // to be refused
+        }
+        loop {
+            let old = place.bytes();
+            let more =
+                Size { entries: u64::from(old.is_none()), bytes: bytes.saturating_sub(old.unwrap_or(0)) };
+            let Err(bound) = self.hold(taken, self.size_of(place.store()).plus(more)) else { return Ok(()) };
+            if !place.evict(bound) {
+                return Err(bound);
+            }
+        }
     }
 
     /// Takes what of so much has not been taken yet, all of it or nothing.
