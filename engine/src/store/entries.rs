@@ -90,9 +90,6 @@ impl<K, V, S> Store<K, V, S> {
             return Some(previous);
         }
         let weight = self.weights.get(id);
-        if bytes == weight {
-            return Some(previous);
-        }
         self.make_bytes(bytes.saturating_sub(weight));
         // Under another policy than LRU it may have been its own victim.
         if self.slab.get(id).is_some() {
