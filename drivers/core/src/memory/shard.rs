@@ -6,17 +6,19 @@
 //! newcomer gets without anybody else noticing: in a full cache an insert only reads that there is no room.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use larder_engine::Instant;
 use larder_engine::store::{Bound, Place, Store, StoreConfig};
 
+#[cfg(not(all(test, shuttle)))]
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(not(all(test, shuttle)))]
+use std::sync::atomic::AtomicU64;
+
 // In tests of interleavings, a scheduler decides at each of these who goes on.
 #[cfg(all(test, shuttle))]
 use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
-#[cfg(not(all(test, shuttle)))]
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
@@ -31,11 +33,16 @@ impl<K, V> Shard<K, V> {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, ()>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner)
+        let store = self.store.read();
+        #[cfg(all(test, shuttle))]
+        let store = store.expect("no test panics with a lock held");
+        store
     }
 
     pub(super) fn write<'a>(&'a self, room: Option<&'a Room>) -> Writing<'a, K, V> {
-        let store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        let store = self.store.write();
+        #[cfg(all(test, shuttle))]
+        let store = store.expect("no test panics with a lock held");
         let taken = room.map_or(Size::ZERO, |room| room.size_of(&store));
         Writing { store, room, taken }
     }
