@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::archive::Archive;
 use crate::policy::{Backoff, Jitter, RetryPolicy};
 
 /// A password: never shown by `Debug`, and without `Display`.
@@ -107,5 +108,42 @@ impl Default for LaneConfig {
             max_waiting: 262_144,
             handshake: HandshakeConfig::default(),
         }
+    }
+}
+
+impl LaneConfig {
+    pub(crate) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self {
+            connect_timeout,
+            stall_timeout,
+            health_check_interval,
+            reconnect,
+            retry,
+            fail_fast,
+            max_in_flight,
+            max_in_flight_bytes,
+            max_waiting,
+            handshake,
+        } = self;
+        archive.values([connect_timeout, stall_timeout, health_check_interval]);
+        reconnect.archive(archive);
+        retry.archive(archive);
+        archive.value(fail_fast);
+        archive.values([max_in_flight, max_in_flight_bytes, max_waiting]);
+        handshake.archive(archive);
+    }
+}
+
+impl HandshakeConfig {
+    /// Without its secrets, whose lengths matter.
+    fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { credentials, database, client_name } = self;
+        let nobody = || Credentials { username: None, password: Secret::from("") };
+        archive.option(credentials, nobody, |Credentials { username, password }, archive| {
+            archive.option(username, Bytes::new, |name, archive| archive.secret(name));
+            archive.secret(&mut password.0);
+        });
+        archive.value(database);
+        archive.option(client_name, Bytes::new, |name, archive| archive.secret(name));
     }
 }

@@ -116,6 +116,7 @@ extern crate alloc;
 #[cfg(any(test, larder_canary))]
 extern crate std;
 
+mod archive;
 #[macro_use]
 mod canary;
 pub mod codec;

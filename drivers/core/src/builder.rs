@@ -362,8 +362,13 @@ impl RedisBuilder {
         self
     }
 
-    /// Records what the connections are told, from the start up to so many bytes, for [`Cache::recording`]. Default: nothing, which
-    /// costs nothing. For finding a fault, not for every day: keys and values are hashed, and what is recorded is kept in memory.
+    /// Records the latest that connections, breaker and fallback tier are told, up to so many bytes, for [`Cache::recording`]. Half of
+    /// them is for the connections, which take some 100 bytes for an operation. Default: nothing, which costs nothing.
+    ///
+    /// For finding a fault, not for every day: keys and values are hashed, which takes microseconds for an operation. What is
+    /// recorded is kept in memory, and with it two states of each machine, mostly of the fallback tier: for each copy the length of
+    /// its key and some 50 bytes. To write that down takes the lock of a shard for two or three microseconds for each copy in it, now
+    /// and then.
     pub fn record(mut self, max_bytes: usize) -> Self {
         self.record = Some(max_bytes);
         self

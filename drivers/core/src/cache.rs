@@ -243,12 +243,12 @@ impl Cache {
         })
     }
 
-    /// What the connections were told since the cache was built, where [`RedisBuilder::record`](crate::RedisBuilder::record) asked for
-    /// it: a file for `larder-sim replay`, which does all of it again, step by step, and says whether the same came of it.
+    /// The latest that connections, breaker and fallback tier were told, where [`RedisBuilder::record`](crate::RedisBuilder::record)
+    /// asked for it, and the states that they were in before: a file for `larder-sim replay`, which does all of it again, step by step, and says whether the same came of it.
     ///
     /// No key, value, password or user name is in it: each is replaced by its length and a hash with a random key, which is in no
-    /// recording. What is in it: when operations began and ended, their kinds and sizes, times to live, and the names of
-    /// Redis's errors.
+    /// recording. What is in it: when operations began and ended, their kinds and sizes, times to live, the colons in keys, and
+    /// the names of Redis's errors.
     #[must_use]
     pub fn recording(&self) -> Option<Vec<u8>> {
         match &self.inner.kind {

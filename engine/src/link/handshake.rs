@@ -88,8 +88,8 @@ pub(crate) enum Progress {
 /// sure that nobody else is meant. So there is no identity without one, as on a Unix socket, where all have the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    id: u64,
-    addr: Box<[u8]>,
+    pub(super) id: u64,
+    pub(super) addr: Box<[u8]>,
 }
 
 impl Identity {

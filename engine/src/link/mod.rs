@@ -55,6 +55,7 @@
 mod handshake;
 mod outcome;
 mod pipeline;
+mod state;
 
 #[cfg(test)]
 mod tests;
@@ -73,6 +74,7 @@ use handshake::{Handshake, Identity, Progress};
 pub use outcome::{Action, Cause, DialError, Disconnect, Fatal, Transmit};
 pub(crate) use outcome::{Ended, Event, Sink};
 use pipeline::Pipeline;
+pub(crate) use state::hide_address;
 
 /// The shortest time a timer is set for.
 pub(crate) const TICK: Duration = Duration::from_nanos(1);

@@ -50,6 +50,15 @@ pub enum Cause {
     Closed,
 }
 
+impl Cause {
+    /// For a recording: the one of this number.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        use Cause::{Closed, ConnectionLost, Overloaded, Protocol, Stalled, TimedOut, Unreachable};
+        let all = [Unreachable, ConnectionLost, Stalled, Protocol, TimedOut, Overloaded, Closed];
+        all.get(usize::from(number)).copied()
+    }
+}
+
 /// Why the connection ended, as the driver saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {

@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::archive::{Archive, Archived};
 use crate::resp::{Command, Key};
 
 /// The commands in flight on one connection; `T` says whose they are.
@@ -248,6 +249,40 @@ impl<T> Pipeline<T> {
         let staged = self.queue.split_off(self.queue.len() - self.staged);
         let keys: usize = staged.iter().map(|entry| entry.key).sum();
         (staged, self.keys.split_off(self.keys.len() - keys))
+    }
+}
+
+impl<T: Archived> Pipeline<T> {
+    /// Of one with nothing staged.
+    pub(super) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self {
+            queue,
+            staged: _,
+            keys,
+            out: _,
+            handed,
+            written,
+            ticket,
+            handed_ticket,
+            bytes,
+            withdrawn: _,
+            withdrawn_bytes: _,
+        } = self;
+        let (mut before, mut read) = (Bytes::from(Vec::from(keys.clone())), VecDeque::new());
+        let blank = || Entry { owner: T::blank(), len: 0, end: 0, writes: false, key: 0 };
+        archive.list(queue, blank, |Entry { owner, len, end, writes, key }, archive| {
+            owner.archive(archive);
+            archive.value(len);
+            archive.value(end);
+            archive.value(writes);
+            let mut text = before.split_to((*key).min(before.len()));
+            archive.text(&mut text);
+            *key = text.len();
+            read.extend(text);
+        });
+        *keys = read;
+        *bytes = queue.iter().map(|entry| entry.len).sum();
+        archive.values([handed, written, ticket, handed_ticket]);
     }
 }
 

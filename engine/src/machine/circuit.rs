@@ -1,8 +1,11 @@
 //! The breaker of one endpoint among its lanes: what they signal goes in, probes and recoveries come out.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::outcome::Signal;
+use super::record::{CircuitInput, Machine, Recorder};
+use crate::archive::Archive;
 use crate::policy::{Breaker, BreakerConfig, BreakerState, BreakerView, Permit, Verdict};
 use crate::time::Instant;
 
@@ -12,18 +15,22 @@ pub struct Circuit {
     breaker: Breaker,
     recovered: bool,
     on_trial: bool,
+    /// Writes down what it is told, if anybody does.
+    pub(super) recorder: Option<Box<Recorder>>,
 }
 
 impl Circuit {
     /// A closed circuit. `seed` is for jitter only.
     #[must_use]
     pub fn new(config: BreakerConfig, seed: u64) -> Self {
-        Self { breaker: Breaker::new(config, seed), recovered: false, on_trial: false }
+        Self { breaker: Breaker::new(config, seed), recovered: false, on_trial: false, recorder: None }
     }
 
     /// Asks for a permit; see [`Breaker::admit`].
     pub fn admit(&mut self, now: Instant) -> Option<Permit> {
-        self.breaker.admit(now)
+        let permit = self.breaker.admit(now);
+        self.note(|_| CircuitInput::Admit { now: now.as_nanos() }, |_, digest| digest.permits(permit));
+        permit
     }
 
     /// A lane has news.
@@ -36,6 +43,7 @@ impl Circuit {
             Signal::Failure => breaker.record_failure(now),
             Signal::Trip => breaker.trip(now),
         });
+        self.note(|_| CircuitInput::Signal { now: now.as_nanos(), signal: signal.into_parts() }, |_, _| {});
     }
 
     /// A permit comes back that no lane has taken.
@@ -46,6 +54,7 @@ impl Circuit {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.change(|breaker| breaker.handle_timeout(now));
+        self.note(|_| CircuitInput::TimedOut { now: now.as_nanos() }, |_, _| {});
     }
 
     /// When to call [`Circuit::handle_timeout`] next.
@@ -57,20 +66,30 @@ impl Circuit {
     /// A probe to be made, by any lane: hand it to [`Lane::probe`](super::Lane::probe).
     #[must_use]
     pub fn poll_probe(&mut self) -> Option<Permit> {
-        self.breaker.poll_probe()
+        let probe = self.breaker.poll_probe()?;
+        self.note(|_| CircuitInput::Probe {}, |_, digest| digest.permits(Some(probe)));
+        Some(probe)
     }
 
     /// Whether the server is back since this was asked last, tell the tiers: the breaker has closed again, or a new
     /// connection serves although it had not opened.
     #[must_use]
-    pub const fn poll_recovered(&mut self) -> bool {
-        core::mem::replace(&mut self.recovered, false)
+    pub fn poll_recovered(&mut self) -> bool {
+        let recovered = core::mem::replace(&mut self.recovered, false);
+        if recovered {
+            self.note(|_| CircuitInput::Recovered {}, |_, _| {});
+        }
+        recovered
     }
 
     /// Whether a trial has begun since this was asked last: who waits to reach the server, asks for a permit.
     #[must_use]
-    pub const fn poll_trial(&mut self) -> bool {
-        core::mem::replace(&mut self.on_trial, false)
+    pub fn poll_trial(&mut self) -> bool {
+        let on_trial = core::mem::replace(&mut self.on_trial, false);
+        if on_trial {
+            self.note(|_| CircuitInput::Trial {}, |_, _| {});
+        }
+        on_trial
     }
 
     /// The breaker's state.
@@ -89,6 +108,13 @@ impl Circuit {
     #[must_use]
     pub const fn trips(&self) -> u64 {
         self.breaker.trips()
+    }
+
+    /// What it is made of, for recordings.
+    pub(super) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { breaker, recovered, on_trial, recorder: _ } = self;
+        breaker.archive(archive);
+        archive.values([recovered, on_trial]);
     }
 
     fn change(&mut self, work: impl FnOnce(&mut Breaker)) {

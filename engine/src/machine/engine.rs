@@ -1,5 +1,6 @@
 //! A whole cache on Redis as one value: for tests, simulators, and drivers that need no locks.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 use core::time::Duration;
@@ -9,7 +10,7 @@ use super::clear::{Clear, Cleared};
 use super::lane::Lane;
 use super::operation::{Operation, Parts, Tally, key_hash, lane_index};
 use super::outcome::LaneStats;
-use super::record::{Recorder, Recording};
+use super::record::{Machine, Recorder, Recording};
 use super::replay::Replay;
 use super::request::{Answer, KeyBuf, OperationError, Request};
 use super::tier::{Tier, TierConfig};
@@ -55,7 +56,7 @@ pub struct Engine {
     circuit: Circuit,
     tier: Option<Tier>,
     /// Taken out while it works.
-    replay: Option<Replay>,
+    replay: Option<Box<Replay>>,
     operation_timeout: Duration,
     counts: Counts,
     wakers: Vec<Waker>,
@@ -66,10 +67,25 @@ impl Engine {
     /// An engine that wants to dial at once. Equal seeds and equal inputs give equal outputs.
     #[must_use]
     pub fn new(config: &EngineConfig, seed: u64, now: Instant) -> Self {
-        Self::with_lanes(config, seed, now, Lane::new)
+        let mut seeds = fastrand::Rng::with_seed(seed);
+        let mut lane = config.lane.clone();
+        lane.fail_fast = config.tier.is_some();
+        Self {
+            lanes: (0..config.lanes.max(1)).map(|_| Lane::new(lane.clone(), seeds.u64(..), now)).collect(),
+            circuit: Circuit::new(config.breaker, seeds.u64(..)),
+            tier: config.tier.map(|tier| Tier::new(tier, seeds.u64(..), now)),
+            replay: config
+                .tier
+                .map(|tier| Box::new(Replay::new(tier.reconcile, config.lanes.max(1), seeds.u64(..)))),
+            operation_timeout: config.operation_timeout,
+            counts: Counts::default(),
+            wakers: Vec::new(),
+            now,
+        }
     }
 
-    /// Like [`Engine::new`], with lanes that write down what they are told: see [`Engine::recording`].
+    /// Like [`Engine::new`], with machines that write down what they are told: see [`Engine::recording`]. Each gets a recorder of
+    /// its own.
     #[must_use]
     pub fn recorded(
         config: &EngineConfig,
@@ -77,28 +93,11 @@ impl Engine {
         now: Instant,
         mut recorder: impl FnMut() -> Recorder,
     ) -> Self {
-        Self::with_lanes(config, seed, now, |lane, seed, now| Lane::recorded(lane, seed, now, recorder()))
-    }
-
-    fn with_lanes(
-        config: &EngineConfig,
-        seed: u64,
-        now: Instant,
-        mut new_lane: impl FnMut(LaneConfig, u64, Instant) -> Lane,
-    ) -> Self {
-        let mut seeds = fastrand::Rng::with_seed(seed);
-        let mut lane = config.lane.clone();
-        lane.fail_fast = config.tier.is_some();
-        Self {
-            lanes: (0..config.lanes.max(1)).map(|_| new_lane(lane.clone(), seeds.u64(..), now)).collect(),
-            circuit: Circuit::new(config.breaker, seeds.u64(..)),
-            tier: config.tier.map(|tier| Tier::new(tier, seeds.u64(..), now)),
-            replay: config.tier.map(|tier| Replay::new(tier.reconcile, config.lanes.max(1), seeds.u64(..))),
-            operation_timeout: config.operation_timeout,
-            counts: Counts::default(),
-            wakers: Vec::new(),
-            now,
-        }
+        let mut engine = Self::new(config, seed, now);
+        engine.lanes = engine.lanes.into_iter().map(|lane| lane.with(recorder())).collect();
+        engine.circuit = engine.circuit.with(recorder());
+        engine.tier = engine.tier.map(|tier| tier.with(recorder()));
+        engine
     }
 
     // ---- callers ----
@@ -216,7 +215,7 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let replay = self.replay.as_ref().and_then(Replay::poll_timeout);
+        let replay = self.replay.as_ref().and_then(|replay| replay.poll_timeout());
         let others = earlier(self.circuit.poll_timeout(), replay);
         self.lanes.iter().fold(others, |first, lane| earlier(first, lane.poll_timeout()))
     }
@@ -276,11 +275,12 @@ impl Engine {
         self.lanes.iter().map(Lane::stats).sum()
     }
 
-    /// What the lanes were told, where that is written down.
+    /// What the machines were told of late, where that is written down.
     #[must_use]
     pub fn recording(&self) -> Option<Recording> {
-        let lanes: Option<_> = self.lanes.iter().map(Lane::recording).collect();
-        lanes.map(|lanes| Recording { lanes })
+        let lanes = self.lanes.iter().map(Lane::recording).collect::<Option<_>>()?;
+        let tiers = self.tier.iter().map(Tier::recording).collect::<Option<_>>()?;
+        Some(Recording { lanes, breaker: self.circuit.recording(), tiers })
     }
 
     // ---- inside ----
@@ -294,11 +294,13 @@ impl Engine {
         let lane = self.lanes.get_mut(index)?;
         let result = work(lane);
         lane.take_wakers(&mut self.wakers);
-        for key in lane.take_strays() {
-            self.tier.iter_mut().for_each(|tier| tier.write_at_large(self.now, key_hash(&key), &key));
-        }
-        for signal in lane.drain_signals() {
-            self.circuit.handle_signal(self.now, signal);
+        if lane.has_signals() {
+            for key in lane.take_strays() {
+                self.tier.iter_mut().for_each(|tier| tier.write_at_large(self.now, key_hash(&key), &key));
+            }
+            for signal in lane.drain_signals() {
+                self.circuit.handle_signal(self.now, signal);
+            }
         }
         self.settle();
         Some(result)

@@ -16,14 +16,17 @@
 //! A clear is remembered by its prefix. Until Redis was swept the journal answers for every key that begins with it, and
 //! takes what is written to them; none of that is replayed before.
 
+mod state;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 
-use crate::store::{Store, StoreConfig};
+use crate::store::{Policy, Store, StoreConfig};
 use crate::time::Instant;
+pub(super) use state::ItemParts;
 
 /// What was accepted for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl Seen {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     change: Change,
     seen: Seen,
@@ -91,9 +94,17 @@ struct Clear {
     sweeping: bool,
 }
 
+/// By who writes, not by the store: nothing here may be evicted, and nothing expires.
+const UNBOUNDED: StoreConfig = StoreConfig {
+    max_entries: usize::MAX,
+    max_bytes: u64::MAX,
+    max_entry_bytes: u64::MAX,
+    policy: Policy::Lru,
+    time_to_idle: None,
+};
+
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// Bounded by who writes, not by the store: nothing here may be evicted, and nothing expires.
     entries: Store<Bytes, Entry>,
     /// The keys that are not being replayed, each once, in the order of their turns.
     queue: VecDeque<Bytes>,
@@ -107,9 +118,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(hasher: SeedableRandomState, now: Instant) -> Self {
-        let unbounded = StoreConfig { max_entries: usize::MAX, ..StoreConfig::default() };
         Self {
-            entries: Store::new(unbounded, hasher, now),
+            entries: Store::new(UNBOUNDED, hasher, now),
             queue: VecDeque::new(),
             clears: Vec::new(),
             serial: 0,
@@ -129,9 +139,10 @@ impl Journal {
         !self.entries.is_empty() && self.entries.contains(self.now, key)
     }
 
-    /// What was accepted last for a key, and when.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<(&Change, Instant)> {
-        self.entries.peek(self.now, key).map(|entry| (&entry.change, entry.since))
+    /// What was accepted last for a key, and when. `hash` is what the hasher makes of the key.
+    pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<(&Change, Instant)> {
+        let entry = self.entries.peek_hashed(self.now, hash, key)?.value;
+        Some((&entry.change, entry.since))
     }
 
     /// What an entry for this would add to [`Journal::len`] and [`Journal::bytes`], and what it would replace.
@@ -461,7 +472,8 @@ mod tests {
                 for key in 0..6 {
                     prop_assert_eq!(journal.cleared_at(&[key]).is_some(), cleared[usize::from(key)] > 0);
                     let expected = model.get(&key).map(|entry| &entry.0);
-                    prop_assert_eq!(journal.get(&[key]).map(|(change, _)| change), expected);
+                    let hash = journal.entries.hash_of(&[key][..]);
+                    prop_assert_eq!(journal.get(hash, &[key]).map(|(change, _)| change), expected);
                 }
             }
         }

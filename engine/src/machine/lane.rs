@@ -4,6 +4,7 @@
 //! a deadline, attempts, and exactly one outcome. What the breaker must know comes out as [`Signal`]s.
 
 mod attempts;
+mod state;
 
 use alloc::boxed::Box;
 use alloc::collections::{BinaryHeap, VecDeque};
@@ -15,7 +16,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::outcome::{LaneStats, Outcome, Progress, Refused, Signal};
-use super::record::{Input, Recorder};
+use super::record::{LaneInput, Machine, Recorder};
 use super::slots::{Op, OpId, Slots, State, Ticket};
 use crate::config::LaneConfig;
 use crate::link::{Action, Cause, DialError, Disconnect, Ended, Event, Fatal, Link, Sink, Transmit};
@@ -105,7 +106,7 @@ impl Lane {
     ) -> Result<OpId, Refused> {
         let result = self.take(now, command, permit, deadline);
         self.note(
-            |recorder| Input::submit(now, recorder.command(command), permit, deadline),
+            |redaction| LaneInput::submit(redaction, now, command, permit, deadline),
             |_, digest| digest.submitted(&result),
         );
         result
@@ -147,7 +148,7 @@ impl Lane {
     pub fn poll(&mut self, id: OpId, waker: &Waker) -> Poll<Progress> {
         let progress = self.look(id, waker);
         if let Poll::Ready(progress) = &progress {
-            self.note(|_| Input::Poll { id: id.into_parts() }, |_, digest| digest.progress(progress));
+            self.note(|_| LaneInput::Poll { id: id.into_parts() }, |_, digest| digest.progress(progress));
         }
         progress
     }
@@ -176,7 +177,7 @@ impl Lane {
             self.release(slot.op.len);
             self.send(id, command);
             self.settle(); // It may have failed at once, and left its room to the next.
-            self.note(|recorder| Input::resubmit(id, recorder.command(command)), |_, _| {});
+            self.note(|redaction| LaneInput::resubmit(redaction, id, command), |_, _| {});
         }
     }
 
@@ -187,7 +188,7 @@ impl Lane {
         self.slots.free(id);
         self.settle();
         self.news |= self.link.is_closing(); // It may have been the last that was waited for.
-        self.note(|_| Input::Cancel { id: id.into_parts() }, |_, _| {});
+        self.note(|_| LaneInput::Cancel { id: id.into_parts() }, |_, _| {});
     }
 
     /// Takes nothing more, and closes the connection when all in flight is answered, or at `until`.
@@ -205,14 +206,14 @@ impl Lane {
             }
         }
         self.drive(|link, ended| link.close(now, until, ended));
-        self.note(|_| Input::Close { now: now.as_nanos(), until: until.as_nanos() }, |_, _| {});
+        self.note(|_| LaneInput::Close { now: now.as_nanos(), until: until.as_nanos() }, |_, _| {});
     }
 
     /// Asks the server for a sign of life on behalf of the breaker: dials at once where a backoff is being waited
     /// for. The verdict comes as a [`Signal`].
     pub fn probe(&mut self, now: Instant, permit: Permit) {
         self.ask(now, permit);
-        self.note(|_| Input::Probe { now: now.as_nanos(), permit: permit.into_parts() }, |_, _| {});
+        self.note(|_| LaneInput::Probe { now: now.as_nanos(), permit: permit.into_parts() }, |_, _| {});
     }
 
     fn ask(&mut self, now: Instant, permit: Permit) {
@@ -236,7 +237,7 @@ impl Lane {
     pub(crate) fn doubt(&mut self) {
         self.news = true;
         self.link.doubt();
-        self.note(|_| Input::Doubt {}, |_, _| {});
+        self.note(|_| LaneInput::Doubt {}, |_, _| {});
     }
 
     // ---- the driver ----
@@ -245,14 +246,14 @@ impl Lane {
     pub fn handle_connected(&mut self, now: Instant) {
         self.at(now);
         self.link.handle_connected(now);
-        self.note(|_| Input::Connected { now: now.as_nanos() }, |_, _| {});
+        self.note(|_| LaneInput::Connected { now: now.as_nanos() }, |_, _| {});
     }
 
     /// The attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant) {
         self.at(now);
         self.drive(|link, ended| link.handle_dial_failed(now, ended));
-        self.note(|_| Input::DialFailed { now: now.as_nanos() }, |_, _| {});
+        self.note(|_| LaneInput::DialFailed { now: now.as_nanos() }, |_, _| {});
     }
 
     /// Bytes have arrived, and with them these replies: maybe none yet. Empties `replies`.
@@ -267,7 +268,7 @@ impl Lane {
         let result = self.drive(|link, ended| link.handle_replies(now, replies, ended));
         replies.clear();
         self.note(
-            |_| Input::Replies { now: now.as_nanos(), replies: told },
+            |_| LaneInput::Replies { now: now.as_nanos(), replies: told },
             |_, digest| digest.number(result.is_ok().into()),
         );
         result
@@ -277,14 +278,14 @@ impl Lane {
     pub fn handle_written(&mut self, now: Instant, n: usize) {
         self.at(now);
         self.link.handle_written(now, n);
-        self.note(|_| Input::Written { now: now.as_nanos(), bytes: n as u64 }, |_, _| {});
+        self.note(|_| LaneInput::Written { now: now.as_nanos(), bytes: n as u64 }, |_, _| {});
     }
 
     /// The connection is gone, or was closed because its bytes made no sense.
     pub fn handle_disconnected(&mut self, now: Instant, why: Disconnect) {
         self.at(now);
         self.drive(|link, ended| link.handle_disconnected(now, why, ended));
-        self.note(|_| Input::disconnected(now, why), |_, _| {});
+        self.note(|_| LaneInput::disconnected(now, why), |_, _| {});
     }
 
     /// Time has passed. Early and late calls are both fine.
@@ -309,14 +310,14 @@ impl Lane {
         self.settle();
         // The last command on its way may have been one of those: an idle link has a timer of its own.
         self.drive(|link, ended| link.handle_timeout(now, ended));
-        self.note(|_| Input::TimedOut { now: now.as_nanos() }, |_, _| {});
+        self.note(|_| LaneInput::TimedOut { now: now.as_nanos() }, |_, _| {});
     }
 
     /// What to do with the socket; ask until `None`. May change after every input.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.link.poll_action()?;
-        self.note(|_| Input::Action {}, |_, digest| digest.action(action));
+        self.note(|_| LaneInput::Action {}, |_, digest| digest.action(action));
         Some(action)
     }
 
@@ -326,7 +327,7 @@ impl Lane {
         let (slots, before) = (&self.slots, out.len());
         let transmit = self.link.poll_transmit(out, |&ticket| slots.redeem(ticket).is_some());
         self.note(
-            |_| Input::Transmit {},
+            |_| LaneInput::Transmit {},
             |_, digest| digest.transmit(transmit, out.get(before..).unwrap_or_default()),
         );
         transmit
@@ -344,7 +345,7 @@ impl Lane {
     /// Moves what the breaker must be told to `signals`.
     pub fn drain_signals(&mut self) -> impl Iterator<Item = Signal> + '_ {
         if self.has_signals() {
-            self.note(|_| Input::Signals {}, |lane, digest| digest.signals(&lane.signals));
+            self.note(|_| LaneInput::Signals {}, |lane, digest| digest.signals(&lane.signals));
         }
         self.signals.drain(..)
     }

@@ -34,7 +34,7 @@ pub use engine::{Engine, EngineConfig};
 pub use lane::Lane;
 pub use operation::{Operation, Parts, Tally, key_hash, lane_index};
 pub use outcome::{Failure, LaneStats, Outcome, Progress, Refused, Signal};
-pub use record::{BadRecording, Difference, LaneRecording, Recorder, Recording, Replayed};
+pub use record::{BadRecording, Difference, Part, PartRecording, Recorder, Recording, Replayed};
 pub use replay::Replay;
 pub use request::{Answer, KeyBuf, OperationError, Request, Source};
 pub use slots::OpId;

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::archive::Archive;
 use crate::link::Cause;
 use crate::policy::{BreakerView, Executed, Permit, Verdict};
 use crate::resp::Reply;
@@ -17,6 +18,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// For a recording: what it is made of.
+    pub(super) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let failure = |outcome: &Self| match outcome {
+            Self::Reply(_) => None,
+            Self::Failed(Failure { cause, executed }) => Some((*cause as u8, *executed == Executed::Unknown)),
+        };
+        archive.by(self, failure, |failure| {
+            let Some((cause, is_unknown)) = failure else { return Some(Self::Reply(Reply::Null)) };
+            let executed = if is_unknown { Executed::Unknown } else { Executed::No };
+            Some(Self::Failed(Failure { cause: Cause::from_number(cause)?, executed }))
+        });
+        if let Self::Reply(reply) = self {
+            super::record::archive_reply(reply, archive);
+        }
+    }
+
     /// The outcome of an operation that a closed lane did not take or not finish.
     #[must_use]
     pub const fn closed() -> Self {
@@ -78,7 +95,31 @@ pub enum Signal {
     Ready,
 }
 
+/// What makes up a signal.
+pub(super) type SignalParts = (u8, (u32, u32, bool), u8, Duration);
+
 impl Signal {
+    /// For a recording: what makes it up.
+    pub(super) const fn into_parts(self) -> SignalParts {
+        let nothing = (0, 0, false);
+        match self {
+            Self::Verdict(permit, verdict, took) => (0, permit.into_parts(), verdict as u8, took),
+            Self::Failure => (1, nothing, 0, Duration::ZERO),
+            Self::Trip => (2, nothing, 0, Duration::ZERO),
+            Self::Ready => (3, nothing, 0, Duration::ZERO),
+        }
+    }
+
+    pub(super) const fn from_parts((kind, permit, verdict, took): SignalParts) -> Option<Self> {
+        Some(match (kind, Verdict::from_number(verdict)) {
+            (0, Some(verdict)) => Self::Verdict(Permit::from_parts(permit), verdict, took),
+            (1, _) => Self::Failure,
+            (2, _) => Self::Trip,
+            (3, _) => Self::Ready,
+            _ => return None,
+        })
+    }
+
     /// Whether a breaker that looks like this would change; most news is that a healthy server is healthy.
     #[must_use]
     pub fn matters(self, view: BreakerView) -> bool {

@@ -186,8 +186,10 @@ impl Replay {
         let now = parts.now();
         let (mut has_work, mut clear) = (false, None);
         parts.each_tier(|tier| {
-            has_work |= tier.has_work();
-            clear = clear.take().or_else(|| tier.next_clear().cloned());
+            if tier.has_work() {
+                has_work = true;
+                clear = clear.take().or_else(|| tier.next_clear().cloned());
+            }
         });
         self.has_work = has_work;
         if !has_work || self.closed || now < self.not_before {

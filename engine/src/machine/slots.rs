@@ -19,6 +19,7 @@ use core::task::Waker;
 use core::time::Duration;
 
 use super::outcome::Outcome;
+use crate::archive::{Archive, Archived};
 use crate::link::TICK;
 use crate::policy::Permit;
 use crate::resp::Command;
@@ -285,6 +286,88 @@ impl Slot {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
+    }
+}
+
+impl Slots {
+    /// What they are made of, for recordings.
+    pub(super) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { slots, free, live, first, last } = self;
+        archive.list(slots, Slot::blank, Slot::archive);
+        archive.values([free, first, last]);
+        archive.value(live);
+    }
+}
+
+impl Slot {
+    fn blank() -> Self {
+        let op = Op::new(&Command::Ping, Permit::from_parts((0, 0, false)), Instant::NEVER, 0);
+        let state = State::Free { next: NONE };
+        Self { generation: 0, attempt: 0, state, op, waker: None, earlier: NONE, later: NONE }
+    }
+
+    fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { generation, attempt, state, op, waker: _, earlier, later } = self;
+        archive.values([generation, attempt, earlier, later]);
+        state.archive(archive);
+        op.archive(archive);
+    }
+}
+
+impl Op {
+    fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { idempotent, may_be_denied, permit, deadline, len, attempts, begun, delay, maybe_executed } =
+            self;
+        archive.values([idempotent, may_be_denied, maybe_executed]);
+        archive.by(permit, |permit| permit.into_parts(), |parts| Some(Permit::from_parts(parts)));
+        archive.times([deadline, begun]);
+        archive.value(len);
+        archive.value(attempts);
+        archive.value(delay);
+    }
+}
+
+impl State {
+    fn archive(&mut self, archive: &mut Archive<'_>) {
+        let to = |state: &Self| match *state {
+            Self::Free { next } => (0_u8, next.into()),
+            Self::Waiting => (1, 0),
+            Self::Again => (2, 0),
+            Self::InFlight { staged } => (3, staged),
+            Self::Delayed { until } => (4, until.as_nanos()),
+            Self::Done(_, at) => (5, at.as_nanos()),
+        };
+        archive.by(self, to, |(number, detail)| {
+            Some(match number {
+                0 => Self::Free { next: u32::try_from(detail).ok()? },
+                1 => Self::Waiting,
+                2 => Self::Again,
+                3 => Self::InFlight { staged: detail },
+                4 => Self::Delayed { until: Instant::from_nanos(detail) },
+                5 => Self::Done(Outcome::closed(), Instant::from_nanos(detail)),
+                _ => return None,
+            })
+        });
+        if let Self::Done(outcome, _) = self {
+            outcome.archive(archive);
+        }
+    }
+}
+
+impl OpId {
+    pub(super) fn archive(&mut self, archive: &mut Archive<'_>) {
+        archive.by(self, |id| id.into_parts(), |parts| Some(Self::from_parts(parts)));
+    }
+}
+
+impl Archived for Ticket {
+    fn blank() -> Self {
+        Self { index: NONE, attempt: 0 }
+    }
+
+    fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { index, attempt } = self;
+        archive.values([index, attempt]);
     }
 }
 

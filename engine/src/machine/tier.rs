@@ -30,9 +30,11 @@
 //! reader asks the source of truth, and no value is put over a newer one of somebody else. What cannot be seen: that
 //! somebody set the key and set it back.
 
+mod state;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -41,6 +43,7 @@ use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 
 use super::journal::{Change, Item, Journal, Seen};
+use super::record::{Machine, Recorder, TierInput};
 use crate::store::{Store, StoreConfig};
 use crate::time::Instant;
 
@@ -108,11 +111,27 @@ impl TierConfig {
             ..self
         }
     }
+
+    fn of_mirrors(&self) -> StoreConfig {
+        let Self { max_entries, max_bytes, .. } = *self;
+        StoreConfig { max_entries, max_bytes, ..StoreConfig::default() }
+    }
 }
 
 /// A key's fence as it was when an operation began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(u32);
+
+impl Fence {
+    /// For a recording: what makes it up.
+    pub(crate) const fn into_parts(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn from_parts(fence: u32) -> Self {
+        Self(fence)
+    }
+}
 
 /// What the tier knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +147,7 @@ pub struct Found {
 #[error("the fallback tier is full")]
 pub struct TierFull;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mirror {
     value: Option<Bytes>,
     since: Instant,
@@ -141,6 +160,8 @@ pub struct Tier {
     mirrors: Store<Bytes, Mirror>,
     journal: Journal,
     fences: Vec<u32>,
+    /// Writes down what it is told, if anybody does.
+    pub(super) recorder: Option<Box<Recorder>>,
 }
 
 /// A power of two: enough that keys in flight at the same time seldom share one.
@@ -150,16 +171,12 @@ impl Tier {
     /// An empty tier. `seed` seeds the hasher against crafted keys.
     #[must_use]
     pub fn new(config: TierConfig, seed: u64, now: Instant) -> Self {
-        let mirrors = StoreConfig {
-            max_entries: config.max_entries,
-            max_bytes: config.max_bytes,
-            ..StoreConfig::default()
-        };
         Self {
             config,
-            mirrors: Store::new(mirrors, hasher(seed), now),
-            journal: Journal::new(hasher(seed), now),
+            mirrors: Store::new(config.of_mirrors(), hasher(seed), now),
+            journal: Journal::new(hasher(seed), now), // Equal hashers: a key is hashed once for both.
             fences: vec![0; FENCES],
+            recorder: None,
         }
     }
 
@@ -172,7 +189,12 @@ impl Tier {
     /// A write is about to be submitted. The copy stays: until the write is acknowledged, or its outcome is unknown, what
     /// Redis confirmed last is still the best answer.
     pub fn begin_write(&mut self, hash: u64) -> Fence {
-        self.move_fence(hash)
+        let fence = self.move_fence(hash);
+        self.note(
+            |redaction| TierInput::BeginWrite { place: redaction.place(hash) },
+            |_, digest| digest.number(fence.0.into()),
+        );
+        fence
     }
 
     /// Whether the journal answers for a key, and takes what is written to it, although Redis could.
@@ -190,15 +212,15 @@ impl Tier {
         fence: Fence,
         value: Option<&[u8]>,
     ) {
-        if fence != self.fence(hash) && !mistake!(FenceUnread) {
-            return;
+        if fence == self.fence(hash) || mistake!(FenceUnread) {
+            if self.discards() {
+                self.journal.forget(key);
+            }
+            if !self.is_fresh(now, key, value.is_some()) {
+                self.mirror(now, key, value, Instant::NEVER);
+            }
         }
-        if self.discards() {
-            self.journal.forget(key);
-        }
-        if !self.is_fresh(now, key, value.is_some()) {
-            self.mirror(now, key, value, Instant::NEVER);
-        }
+        self.note(|redaction| TierInput::read_confirmed(redaction, now, hash, key, fence, value), |_, _| {});
     }
 
     /// Redis acknowledged a write: of this value with this deadline, or of none.
@@ -215,20 +237,27 @@ impl Tier {
         if alone && self.discards() {
             self.journal.forget(key);
         }
-        if self.journal.contains(key) {
-            // The acknowledgement was late, and what was accepted since is newer.
-            let seen = value.map_or(Seen::Absent, |(value, _)| Seen::Value(Bytes::copy_from_slice(value)));
-            return self.journal.saw(key, seen);
-        }
         match value {
+            _ if self.journal.contains(key) => {
+                // The acknowledgement was late, and what was accepted since is newer.
+                let seen =
+                    value.map_or(Seen::Absent, |(value, _)| Seen::Value(Bytes::copy_from_slice(value)));
+                self.journal.saw(key, seen);
+            }
             Some((value, deadline)) if alone => self.mirror(now, key, Some(value), deadline),
             None if alone => self.mirror(now, key, None, Instant::NEVER),
             _ => drop(self.mirrors.remove(now, key)),
         }
+        self.note(|redaction| TierInput::write_confirmed(redaction, now, hash, key, fence, value), |_, _| {});
     }
 
     /// Nobody knows what became of a write: no copy can be trusted.
     pub fn write_lost(&mut self, now: Instant, hash: u64, key: &[u8]) {
+        self.distrust(now, hash, key);
+        self.note(|redaction| TierInput::write_lost(redaction, now, hash, key), |_, _| {});
+    }
+
+    fn distrust(&mut self, now: Instant, hash: u64, key: &[u8]) {
         self.move_fence(hash);
         if !mistake!(CopyOfLost) {
             self.mirrors.remove(now, key);
@@ -238,21 +267,30 @@ impl Tier {
     /// A write of a key may still be executed at any time, after newer ones too: until that has passed, and the key was
     /// deleted, the journal answers for it. Not bounded: there are no more of these than there can be in flight.
     pub fn write_at_large(&mut self, now: Instant, hash: u64, key: &[u8]) {
-        self.write_lost(now, hash, key);
+        self.distrust(now, hash, key);
         if !self.journal.contains(key) && !self.discards() {
             self.journal.record(now, key, Change::Delete, Seen::Never);
         }
+        self.note(|redaction| TierInput::write_at_large(redaction, now, hash, key), |_, _| {});
     }
 
     /// What can be said about a key without Redis; `None` is nothing.
     pub fn get(&mut self, now: Instant, key: &[u8]) -> Option<Found> {
-        if let Some((change, since)) = self.journal.get(key) {
+        let found = self.look_up(now, key);
+        self.note(|redaction| TierInput::get(redaction, now, key), |_, digest| digest.found(found.as_ref()));
+        found
+    }
+
+    fn look_up(&mut self, now: Instant, key: &[u8]) -> Option<Found> {
+        // The journal's hasher is the same.
+        let hash = self.mirrors.hash_of(key);
+        if let Some((change, since)) = self.journal.get(hash, key) {
             return Some(Found { value: change.value(now).cloned(), age: now.saturating_since(since) });
         }
         if let Some(since) = self.journal.cleared_at(key) {
             return Some(Found { value: None, age: now.saturating_since(since) });
         }
-        let mirror = self.mirrors.get(now, key)?;
+        let mirror = self.mirrors.get_hashed(now, hash, key)?;
         Some(Found { value: mirror.value.clone(), age: now.saturating_since(mirror.since) })
     }
 
@@ -268,9 +306,16 @@ impl Tier {
         value: Bytes,
         deadline: Instant,
     ) -> Result<bool, TierFull> {
+        let told = self.recorder.is_some().then(|| value.clone());
         let deadline = if mistake!(TtlForgotten) { Instant::NEVER } else { deadline };
         let (existed, taken) = self.accept(now, hash, key, Change::Set(value, deadline));
-        taken.map(|()| existed)
+        let answer = taken.map(|()| existed);
+        let value = told.unwrap_or_default();
+        self.note(
+            |redaction| TierInput::accept_set(redaction, now, hash, key, &value, deadline),
+            |_, digest| digest.accepted(answer),
+        );
+        answer
     }
 
     /// Accepts a delete while Redis cannot be asked. The answer is whether the key had a value. Where there is no room for
@@ -286,11 +331,16 @@ impl Tier {
         namespace_len: usize,
     ) -> Result<bool, TierFull> {
         let (existed, taken) = self.accept(now, hash, key, Change::Delete);
-        taken.or_else(|full| match key.get(..namespace_len) {
+        let taken = taken.or_else(|full| match key.get(..namespace_len) {
             None | Some([]) => Err(full),
-            Some(namespace) => self.clear_later(now, namespace),
-        })?;
-        Ok(existed)
+            Some(namespace) => self.note_clear(now, namespace),
+        });
+        let answer = taken.map(|()| existed);
+        self.note(
+            |redaction| TierInput::accept_delete(redaction, now, hash, key, namespace_len),
+            |_, digest| digest.accepted(answer),
+        );
+        answer
     }
 
     /// Takes a change into the journal, if there is room; and whether the key had a value.
@@ -302,7 +352,7 @@ impl Tier {
         change: Change,
     ) -> (bool, Result<(), TierFull>) {
         self.move_fence(hash);
-        let before = match self.journal.get(key) {
+        let before = match self.journal.get(self.mirrors.hash_of(key), key) {
             Some((change, _)) => Some(change.value(now).is_some()),
             None => self.journal.cleared_at(key).map(|_| false),
         };
@@ -345,7 +395,12 @@ impl Tier {
             cleared += usize::from(doomed && mirror.value.is_some() && !journal.contains(key));
             doomed
         });
-        cleared + self.journal.clear(now, prefix)
+        let cleared = cleared + self.journal.clear(now, prefix);
+        self.note(
+            |redaction| TierInput::Clear { now: now.as_nanos(), prefix: redaction.key(prefix) },
+            |_, digest| digest.number(cleared as u64),
+        );
+        cleared
     }
 
     /// Redis is to be swept of what begins with `prefix` when it is back; what is written meanwhile survives that. The keys'
@@ -354,6 +409,15 @@ impl Tier {
     /// # Errors
     /// [`TierFull`]: 64 other prefixes are to be swept already.
     pub fn clear_later(&mut self, now: Instant, prefix: &[u8]) -> Result<(), TierFull> {
+        let noted = self.note_clear(now, prefix);
+        self.note(
+            |redaction| TierInput::ClearLater { now: now.as_nanos(), prefix: redaction.key(prefix) },
+            |_, digest| digest.number(noted.is_ok().into()),
+        );
+        noted
+    }
+
+    fn note_clear(&mut self, now: Instant, prefix: &[u8]) -> Result<(), TierFull> {
         match self.discards() || self.journal.clear_later(now, prefix) {
             true => Ok(()),
             false => Err(TierFull),
@@ -365,6 +429,7 @@ impl Tier {
         if self.discards() {
             self.journal.discard();
         }
+        self.note(|_| TierInput::Recovered {}, |_, _| {});
     }
 
     // ---- the replay ----
@@ -382,6 +447,7 @@ impl Tier {
     /// Redis is being swept of what begins with `prefix`.
     pub(crate) fn begin_sweep(&mut self, prefix: &[u8]) {
         self.journal.begin_sweep(prefix);
+        self.note(|redaction| TierInput::BeginSweep { prefix: redaction.key(prefix) }, |_, _| {});
     }
 
     /// Whether a sweep removes a key. Other shards than those that were cleared keep theirs.
@@ -392,6 +458,7 @@ impl Tier {
     /// The sweep of a prefix has ended, or the server will not do it.
     pub(crate) fn end_sweep(&mut self, prefix: &[u8], carried_out: bool) {
         self.journal.end_sweep(prefix, carried_out);
+        self.note(|redaction| TierInput::EndSweep { prefix: redaction.key(prefix), carried_out }, |_, _| {});
     }
 
     /// Takes entries of the journal whose keys `fit` to Redis; see [`Journal::take`].
@@ -399,9 +466,20 @@ impl Tier {
         &mut self,
         most: usize,
         most_bytes: u64,
-        fits: impl FnMut(&[u8]) -> bool,
+        mut fits: impl FnMut(&[u8]) -> bool,
     ) -> Vec<Item> {
-        self.journal.take(most, most_bytes, fits)
+        let mut told = Vec::new();
+        let is_recorded = self.recorder.is_some();
+        let items = self.journal.take(most, most_bytes, |key| {
+            let fits = fits(key);
+            told.extend(is_recorded.then_some(fits));
+            fits
+        });
+        self.note(
+            |_| TierInput::Take { most: most as u64, most_bytes, fits: told },
+            |_, digest| items.iter().for_each(|item| digest.item(item)),
+        );
+        items
     }
 
     /// Redis has taken an item: it holds its value now where `set` says so, and nothing otherwise.
@@ -416,16 +494,22 @@ impl Tier {
                 _ => self.mirror(now, &item.key, None, deadline),
             }
         }
+        self.note(
+            |redaction| TierInput::Settle { now: now.as_nanos(), item: redaction.item(item), set },
+            |_, _| {},
+        );
     }
 
     /// Redis may not have taken an item: its turn comes again.
     pub(crate) fn put_back(&mut self, item: &Item) {
         self.journal.put_back(item);
+        self.note(|redaction| TierInput::PutBack { item: redaction.item(item) }, |_, _| {});
     }
 
     /// Nothing can ever be sent for a key.
     pub(crate) fn forget(&mut self, key: &[u8]) {
         self.journal.forget(key);
+        self.note(|redaction| TierInput::Forget { key: redaction.key(key) }, |_, _| {});
     }
 
     // ---- views ----

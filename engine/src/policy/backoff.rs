@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::nanos;
+use crate::archive::Archive;
 
 /// A schedule of growing delays: `base`, `2·base`, `4·base` … up to `cap`, each spread by [`Jitter`].
 ///
@@ -66,6 +67,13 @@ impl Backoff {
             Jitter::None => step,
         };
         Duration::from_nanos(delay)
+    }
+
+    pub(crate) fn archive(&mut self, archive: &mut Archive<'_>) {
+        const JITTERS: [Jitter; 4] = [Jitter::Equal, Jitter::Full, Jitter::Decorrelated, Jitter::None];
+        let Self { base, cap, jitter } = self;
+        archive.values([base, cap]);
+        archive.by(jitter, |&jitter| jitter as u8, |number| JITTERS.get(usize::from(number)).copied());
     }
 }
 

@@ -47,6 +47,7 @@ use core::time::Duration;
 use super::nanos;
 use crate::Instant;
 
+mod state;
 mod window;
 
 use window::{Tally, Window};
@@ -209,6 +210,18 @@ pub enum Verdict {
     Failure,
     /// Nothing: the operation was cancelled, or never got as far as the server; or only that it has taken too long.
     Abandoned,
+}
+
+impl Verdict {
+    /// For a recording: the one of this number.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Success,
+            1 => Self::Failure,
+            2 => Self::Abandoned,
+            _ => return None,
+        })
+    }
 }
 
 /// A circuit breaker for one endpoint. No clock, no lock, no allocation; every call is O(1).

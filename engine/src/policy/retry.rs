@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::archive::Archive;
+
 use super::{Backoff, Jitter};
 use crate::Instant;
 
@@ -85,6 +87,12 @@ impl RetryPolicy {
         let due = now.saturating_add(delay);
         (due < failed.deadline).then_some(due)
     }
+
+    pub(crate) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { attempts, backoff, budget: RetryBudgetConfig { max_tokens, success_refill_milli } } = self;
+        archive.values([attempts, max_tokens, success_refill_milli]);
+        backoff.archive(archive);
+    }
 }
 
 /// The size of a [`RetryBudget`].
@@ -142,6 +150,11 @@ impl RetryBudget {
     /// An attempt failed, or all those of a lost connection together: takes a token.
     pub fn record_failure(&mut self) {
         self.milli_tokens = self.milli_tokens.saturating_sub(1000);
+    }
+
+    pub(crate) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { milli_tokens, max_milli, refill_milli } = self;
+        archive.values([milli_tokens, max_milli, refill_milli]);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::policy::Order;
 use super::slab::{Entry, is_over};
-use super::{EntryRef, Removal, RemovalCause, STEPS_PER_INSERT, Store};
+use super::{EntryRef, LATEST, Removal, RemovalCause, STEPS_PER_INSERT, Store};
 use crate::Instant;
 use hashbrown::Equivalent;
 
@@ -22,6 +22,7 @@ impl<K, V, S> Store<K, V, S> {
         Some(EntryRef { key, value, bytes: self.weights.get(id), deadline: *deadline })
     }
 
+    #[inline]
     pub(super) fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
     where
         Q: Equivalent<K> + ?Sized,
@@ -31,19 +32,13 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// The id of `key`'s entry. Where that is over, it goes, and there is none.
+    #[inline]
     pub(super) fn find_live<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let mut is_over = false;
-        let is_it = |&id: &u32| {
-            self.slab.get(id).is_some_and(|entry| {
-                is_over = entry.is_over(now);
-                key.equivalent(&entry.key)
-            })
-        };
-        let id = self.index.find(hash, is_it).copied()?;
-        if is_over {
+        let id = self.find(hash, key)?;
+        if self.slab.get(id)?.is_over(now) {
             self.expire(id);
             return None;
         }
@@ -51,6 +46,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// A value that cannot be held: what it was to replace is no longer current.
+    #[cold]
     pub(super) fn refuse(&mut self, old: Option<u32>) {
         self.stats.refused += 1;
         if let Some(id) = old {
@@ -59,11 +55,14 @@ impl<K, V, S> Store<K, V, S> {
         }
     }
 
-    /// Takes a new entry in, and makes room for it before.
-    pub(super) fn admit(&mut self, entry: Entry<K, V>, bytes: u64) {
+    /// Takes a new entry in, and makes room for it before. Apart from the overwriting of one, which is shorter without.
+    #[inline(never)]
+    pub(super) fn admit(&mut self, mut entry: Entry<K, V>, bytes: u64) {
         self.stats.inserts += 1;
         let (hash, end) = (entry.hash, entry.deadline);
-        if is_over(self.deadline(end), self.now) {
+        let deadline = self.deadline(end);
+        entry.deadline = deadline;
+        if is_over(deadline, self.now) {
             self.stats.expired += 1;
             return self.report(entry, RemovalCause::Expired);
         }
@@ -76,7 +75,10 @@ impl<K, V, S> Store<K, V, S> {
         let id = self.slab.insert(entry);
         self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
         self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
-        self.set_deadline(id, end);
+        self.wheel.schedule(id, deadline);
+        if let Some(idle) = &mut self.idle {
+            idle.set_end(id, end);
+        }
         self.weigh(id, bytes);
         self.bytes += bytes;
     }
@@ -85,18 +87,26 @@ impl<K, V, S> Store<K, V, S> {
         self.stats.updates += 1;
         let entry = self.slab.get_mut(id)?;
         let previous = core::mem::replace(&mut entry.value, value);
-        self.order.touch(id);
         if !self.set_deadline(id, deadline) {
             return Some(previous);
         }
+        self.order.touch(id);
         let weight = self.weights.get(id);
+        if bytes != weight {
+            self.reweigh(id, weight, bytes);
+        }
+        Some(previous)
+    }
+
+    /// An entry of so many bytes has others now.
+    #[inline(never)]
+    fn reweigh(&mut self, id: u32, weight: u64, bytes: u64) {
         self.make_bytes(bytes.saturating_sub(weight));
         // Under another policy than LRU it may have been its own victim.
         if self.slab.get(id).is_some() {
             self.weigh(id, bytes);
             self.bytes = self.bytes - weight + bytes;
         }
-        Some(previous)
     }
 
     /// When an entry is over that is used now and ends at `end` at the latest.
@@ -104,27 +114,73 @@ impl<K, V, S> Store<K, V, S> {
         self.idle.as_ref().map_or(end, |idle| idle.deadline(end, self.now))
     }
 
+    /// A read that comes too late.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn miss(&mut self, id: u32) -> Option<&mut V> {
+        self.expire(id);
+        self.stats.misses += 1;
+        None
+    }
+
+    /// A read where there is a time to idle. Apart from other reads, which are shorter without.
+    #[inline(never)]
+    pub(super) fn prolong(&mut self, id: u32) -> Option<&mut V> {
+        let end = self.idle.as_ref().map_or(Instant::NEVER, |idle| idle.end_of(id));
+        self.set_deadline(id, end);
+        self.used(id)
+    }
+
+    /// The value of an entry, which is the most recently used now.
+    #[inline]
+    pub(super) fn used(&mut self, id: u32) -> Option<&mut V> {
+        // Looked up first: whoever found the id has looked there, too, and nothing has changed since.
+        let entry = self.slab.get_mut(id)?;
+        self.order.touch(id);
+        Some(&mut entry.value)
+    }
+
     /// The entry is used, and ends at `end` at the latest. Whether it is still there then.
     #[inline]
     pub(super) fn set_deadline(&mut self, id: u32, end: Instant) -> bool {
-        let deadline = self.deadline(end);
+        if self.idle.is_some() { self.set_end(id, end) } else { self.end_at(id, end) }
+    }
+
+    /// [`set_deadline`](Self::set_deadline) where there is a time to idle.
+    #[inline(never)]
+    fn set_end(&mut self, id: u32, end: Instant) -> bool {
+        if let Some(idle) = &mut self.idle {
+            idle.set_end(id, end);
+        }
+        self.end_at(id, self.deadline(end))
+    }
+
+    /// The entry ends at `deadline` from now on. Whether it is still there then.
+    #[inline]
+    fn end_at(&mut self, id: u32, deadline: Instant) -> bool {
         if is_over(deadline, self.now) {
             self.expire(id);
             return false;
         }
         if let Some(entry) = self.slab.get_mut(id) {
-            entry.deadline = deadline;
+            let previous = core::mem::replace(&mut entry.deadline, deadline);
+            self.wheel.reschedule(id, previous, deadline);
         }
-        if let Some(idle) = &mut self.idle {
-            idle.set_end(id, end);
-        }
-        self.wheel.schedule(id, deadline);
         true
     }
 
+    /// The time that it is for the store, if it is told of `now`.
+    #[inline]
+    pub(super) fn time(&self, now: Instant) -> Instant {
+        self.now.max(now).min(LATEST)
+    }
+
     /// Time goes forward only.
+    #[inline]
     pub(super) fn advance(&mut self, now: Instant) -> Instant {
-        self.now = self.now.max(now);
+        if self.now < now {
+            self.now = self.time(now);
+        }
         self.now
     }
 
@@ -154,6 +210,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// The entry has ended by its deadline.
+    #[cold]
     pub(super) fn expire(&mut self, id: u32) {
         self.stats.expired += 1;
         self.end(id, RemovalCause::Expired);

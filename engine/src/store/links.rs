@@ -4,64 +4,64 @@ use alloc::vec::Vec;
 
 /// Many lists over one set of ids, each id in at most one list at a time.
 ///
-/// The array begins with a cell per list, its *head*; the cell of id `i` follows at `heads + i`. Heads take part in
+/// The array begins with a cell per list, its *head*; the cell of id `i` follows at `HEADS + i`. Heads take part in
 /// their circles, so linking and unlinking know no ends and need no branch. The array grows only up to the greatest
 /// id that was ever linked: a cell beyond it, like one that points at itself, is in no list.
-pub(super) struct Links {
+pub(super) struct Links<const HEADS: u32> {
     cells: Vec<Link>,
-    heads: u32,
     /// The array ends here: a cell per head, and one per id that there can be.
     limit: usize,
 }
 
+/// Bytes per id.
+pub(super) const OVERHEAD: usize = size_of::<Link>();
+
 #[derive(Clone, Copy)]
-pub(super) struct Link {
+struct Link {
     prev: u32,
     next: u32,
 }
 
-impl Links {
-    /// Bytes per id.
-    pub(super) const OVERHEAD: usize = size_of::<Link>();
-
-    /// `heads` empty lists over the ids `0..ids`. Allocates nothing until the first id is linked.
-    pub(super) const fn new(heads: u32, ids: usize) -> Self {
-        Self { cells: Vec::new(), heads, limit: ids.saturating_add(heads as usize) }
+impl<const HEADS: u32> Links<HEADS> {
+    /// Empty lists over the ids `0..ids`. Allocates nothing until the first id is linked.
+    pub(super) const fn new(ids: usize) -> Self {
+        Self { cells: Vec::new(), limit: ids.saturating_add(HEADS as usize) }
     }
 
     /// Whether no id was ever linked, or all were forgotten.
+    #[inline]
     pub(super) fn is_untouched(&self) -> bool {
         self.cells.is_empty()
     }
 
     /// The first id of the list, unless it is empty.
     pub(super) fn front(&self, head: u32) -> Option<u32> {
-        self.link(head).next.checked_sub(self.heads)
+        self.link(head).next.checked_sub(HEADS)
     }
 
     /// The last id of the list, unless it is empty.
     pub(super) fn back(&self, head: u32) -> Option<u32> {
-        self.link(head).prev.checked_sub(self.heads)
+        self.link(head).prev.checked_sub(HEADS)
     }
 
     /// The id after `id` in its list, unless `id` is the last (or in no list).
     pub(super) fn after(&self, id: u32) -> Option<u32> {
-        let cell = self.heads + id;
+        let cell = HEADS + id;
         let next = self.link(cell).next;
         if next == cell {
             return None;
         }
-        next.checked_sub(self.heads)
+        next.checked_sub(HEADS)
     }
 
     /// The id before `id` in its list, unless `id` is the first (or in no list).
     pub(super) fn before(&self, id: u32) -> Option<u32> {
-        let cell = self.heads + id;
+        let cell = HEADS + id;
         let prev = self.link(cell).prev;
         if prev == cell {
             return None;
         }
-        prev.checked_sub(self.heads)
+        prev.checked_sub(HEADS)
     }
 
     /// The ids of the list from front to back.
@@ -83,55 +83,56 @@ impl Links {
     }
 
     /// Links `id`, which must be in no list, before the first of `head`'s list.
+    #[inline]
     pub(super) fn push_front(&mut self, head: u32, id: u32) {
-        let cell = self.heads + id;
-        self.grow(cell);
-        let first = self.link(head).next;
-        self.set(cell, Link { prev: head, next: first });
-        self.set_prev(first, cell);
-        self.set_next(head, cell);
+        let cell = HEADS + id;
+        if self.cells.len() <= cell as usize {
+            self.grow(cell);
+        }
+        link_front(&mut self.cells, head, cell);
     }
 
     /// Takes `id` out of its list. Where that was the last id of the list, returns the list's head.
+    #[inline]
     pub(super) fn unlink(&mut self, id: u32) -> Option<u32> {
-        let cell = self.heads + id;
-        let Link { prev, next } = self.link(cell);
+        let cell = HEADS + id;
+        let cells = self.cells.as_mut_slice();
+        let place = cells.get_mut(cell as usize)?;
+        let Link { prev, next } = core::mem::replace(place, Link { prev: cell, next: cell });
         if prev == cell {
             return None;
         }
-        self.set_next(prev, next);
-        self.set_prev(next, prev);
-        self.set(cell, Link { prev: cell, next: cell });
-        (prev == next && prev < self.heads).then_some(prev)
+        join(cells, prev, next);
+        (prev == next && prev < HEADS).then_some(prev)
     }
 
-    /// Makes `id`, which is in `head`'s list, the first of it.
-    pub(super) fn move_front(&mut self, head: u32, id: u32) {
-        let cell = self.heads + id;
-        let (Link { prev, next }, first) = (self.link(cell), self.link(head).next);
-        if first == cell {
-            return;
+    /// Makes `id`, which is in a list, the first of `head`'s. Where it was the last of another, returns that list's head.
+    #[inline]
+    pub(super) fn move_front(&mut self, head: u32, id: u32) -> Option<u32> {
+        let cell = HEADS + id;
+        let cells = self.cells.as_mut_slice();
+        let &Link { prev, next } = cells.get(cell as usize)?;
+        if prev == head {
+            return None;
         }
-        self.set_next(prev, next);
-        self.set_prev(next, prev);
-        self.set(cell, Link { prev: head, next: first });
-        self.set_prev(first, cell);
-        self.set_next(head, cell);
+        join(cells, prev, next);
+        link_front(cells, head, cell);
+        (prev == next && prev < HEADS).then_some(prev)
     }
 
     /// Makes all that follows `id` in `head`'s list go before the rest of it, in the same order: `id` is the last then.
+    #[inline]
     pub(super) fn rotate_to_back(&mut self, head: u32, id: u32) {
-        let cell = self.heads + id;
+        let cell = HEADS + id;
         let (Link { prev: last, next: first }, Link { next: after, .. }) = (self.link(head), self.link(cell));
         if last == cell {
             return;
         }
         // The head moves from between last and first to behind the cell.
-        self.set_next(last, first);
-        self.set_prev(first, last);
-        self.set(head, Link { prev: cell, next: after });
-        self.set_next(cell, head);
-        self.set_prev(after, head);
+        let cells = self.cells.as_mut_slice();
+        join(cells, last, first);
+        join(cells, cell, head);
+        join(cells, head, after);
     }
 
     /// Moves the whole of `from`'s list to `to`'s, which must be empty. Constant time.
@@ -140,10 +141,10 @@ impl Links {
         if next == from {
             return;
         }
-        self.set(to, Link { prev, next });
-        self.set_prev(next, to);
-        self.set_next(prev, to);
-        self.set(from, Link { prev: from, next: from });
+        let cells = self.cells.as_mut_slice();
+        join(cells, to, next);
+        join(cells, prev, to);
+        join(cells, from, from);
     }
 
     /// Empties every list. Keeps the memory.
@@ -160,30 +161,39 @@ impl Links {
         self.cells.get(cell as usize).copied().unwrap_or(Link { prev: cell, next: cell })
     }
 
-    fn set(&mut self, cell: u32, link: Link) {
-        if let Some(slot) = self.cells.get_mut(cell as usize) {
-            *slot = link;
-        }
-    }
-
-    fn set_next(&mut self, cell: u32, next: u32) {
-        if let Some(slot) = self.cells.get_mut(cell as usize) {
-            slot.next = next;
-        }
-    }
-
-    fn set_prev(&mut self, cell: u32, prev: u32) {
-        if let Some(slot) = self.cells.get_mut(cell as usize) {
-            slot.prev = prev;
-        }
-    }
-
+    #[cold]
     fn grow(&mut self, cell: u32) {
         while self.cells.len() <= cell as usize {
             super::slab::make_space(&mut self.cells, self.limit);
             let empty = self.cells.len() as u32;
             self.cells.push(Link { prev: empty, next: empty });
         }
+    }
+}
+
+// These take a slice, which a store into it cannot change the length of: that stays in a register.
+
+/// Makes two cells neighbours.
+#[inline]
+fn join(cells: &mut [Link], prev: u32, next: u32) {
+    if let Some(link) = cells.get_mut(prev as usize) {
+        link.next = next;
+    }
+    if let Some(link) = cells.get_mut(next as usize) {
+        link.prev = prev;
+    }
+}
+
+/// Puts a cell between the head and its first.
+#[inline]
+fn link_front(cells: &mut [Link], head: u32, cell: u32) {
+    let Some(link) = cells.get_mut(head as usize) else { return };
+    let first = core::mem::replace(&mut link.next, cell);
+    if let Some(link) = cells.get_mut(cell as usize) {
+        *link = Link { prev: head, next: first };
+    }
+    if let Some(link) = cells.get_mut(first as usize) {
+        link.prev = cell;
     }
 }
 
@@ -194,7 +204,7 @@ mod tests {
 
     const IDS: usize = 100;
 
-    fn ids(links: &Links, head: u32) -> Vec<u32> {
+    fn ids<const HEADS: u32>(links: &Links<HEADS>, head: u32) -> Vec<u32> {
         links.validate(head);
         let ids: Vec<u32> = links.iter(head).collect();
         assert_eq!(links.back(head), ids.last().copied());
@@ -203,7 +213,7 @@ mod tests {
 
     #[test]
     fn lists_of_one_array_are_independent() {
-        let mut links = Links::new(2, IDS);
+        let mut links = Links::<2>::new(IDS);
         assert_eq!((ids(&links, 0), ids(&links, 1)), (vec![], vec![]));
         for id in [5, 0, 3] {
             links.push_front(0, id);
@@ -217,7 +227,7 @@ mod tests {
 
     #[test]
     fn unlinking_what_is_in_no_list_changes_nothing() {
-        let mut links = Links::new(1, IDS);
+        let mut links = Links::<1>::new(IDS);
         assert_eq!(links.unlink(7), None, "beyond the array");
         links.push_front(0, 2);
         assert_eq!(links.unlink(1), None, "within the array, never linked");
@@ -230,7 +240,7 @@ mod tests {
         for count in 1..6_u32 {
             for id in 0..count {
                 let list = || {
-                    let mut links = Links::new(2, IDS);
+                    let mut links = Links::<2>::new(IDS);
                     (0..count).for_each(|id| links.push_front(1, id));
                     links
                 };
@@ -252,8 +262,22 @@ mod tests {
     }
 
     #[test]
+    fn an_id_moves_from_one_list_to_another() {
+        let mut links = Links::<3>::new(IDS);
+        for id in 0..3 {
+            links.push_front(1, id);
+        }
+        assert_eq!((links.move_front(2, 1), links.move_front(2, 2)), (None, None));
+        assert_eq!((ids(&links, 1), ids(&links, 2)), (vec![0], vec![2, 1]));
+        assert_eq!(links.move_front(2, 0), Some(1), "the list of head 1 is empty now");
+        assert_eq!(links.move_front(2, 0), None, "it is the first already");
+        assert_eq!(links.move_front(2, 9), None, "never linked");
+        assert_eq!((ids(&links, 1), ids(&links, 2)), (vec![], vec![0, 2, 1]));
+    }
+
+    #[test]
     fn a_list_moves_as_a_whole() {
-        let mut links = Links::new(3, IDS);
+        let mut links = Links::<3>::new(IDS);
         for id in 0..4 {
             links.push_front(1, id);
         }

@@ -79,6 +79,7 @@ mod jitter;
 mod links;
 mod place;
 mod policy;
+mod rebuild;
 mod removal;
 mod slab;
 mod stats;
@@ -100,7 +101,6 @@ pub use entries::Bound;
 use hashbrown::{Equivalent, HashTable};
 use idle::Idle;
 pub use jitter::TtlJitter;
-use links::Links;
 pub use place::Place;
 pub use policy::Policy;
 use policy::{Order, Ordering};
@@ -117,7 +117,7 @@ use wheel::Wheel;
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
 /// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 12 to 20.
 pub const ENTRY_OVERHEAD: u64 =
-    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * Links::OVERHEAD + 8) as u64;
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 8) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -135,6 +135,9 @@ pub struct EntryRef<'a, K, V> {
 
 /// Ids that fit the links, next to the heads of the wheel.
 const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
+
+/// Where a store's time ends: before [`Instant::NEVER`], so that what has no deadline is not over then either.
+const LATEST: Instant = Instant::from_nanos(u64::MAX - 2);
 
 /// Steps of sweeping that an insert does on the side. A deadline is looked at once a level at most, so inserts alone
 /// keep up with the expiry of what was inserted.
@@ -180,7 +183,7 @@ impl<K, V, S> Store<K, V, S> {
             idle: config.time_to_idle.map(|after| Idle::new(after, capacity)),
             removals: None,
             bytes: 0,
-            now,
+            now: now.min(LATEST),
             capacity,
             config,
             stats: StoreStats::default(),
@@ -302,6 +305,7 @@ impl<K, V, S> Store<K, V, S> {
     /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
     /// at most. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
     /// for correctness, only to give memory back; inserts do a few steps of it on the side.
+    #[inline(never)]
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
         let now = self.advance(now);
         let mut removed = 0;
@@ -339,6 +343,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     /// The live value of `key`. Counts a hit or a miss, and makes the entry the most recently used.
     ///
     /// An entry whose deadline is `now` or earlier is a miss and goes at once.
+    #[inline]
     pub fn get<Q>(&mut self, now: Instant, key: &Q) -> Option<&V>
     where
         S: BuildHasher,
@@ -359,6 +364,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
+    #[inline]
     pub fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64
     where
         S: BuildHasher,
@@ -368,12 +374,12 @@ impl<K: Eq, V, S> Store<K, V, S> {
 
     /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
     /// [`hash_of`](Self::hash_of) says, the key is not found.
+    #[inline]
     pub fn get_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, hash, key)?;
-        self.slab.get(id).map(|entry| &entry.value)
+        self.hit(now, hash, key).map(|value| &*value)
     }
 
     /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already. He is asked for `now` where the entry has a
@@ -385,7 +391,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     {
         let id = self.find(hash, key)?;
         let entry = self.slab.get(id)?;
-        if !entry.deadline.is_never() && entry.is_over(self.now.max(now(entry.deadline))) {
+        if !entry.deadline.is_never() && entry.is_over(self.time(now(entry.deadline))) {
             return None;
         }
         self.order.touch_shared(id);
@@ -398,8 +404,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let id = self.hit(now, self.hash_of(key), key)?;
-        self.slab.get_mut(id).map(|entry| &mut entry.value)
+        self.hit(now, self.hash_of(key), key)
     }
 
     /// The live value of `key`, leaving recency and statistics alone.
@@ -418,7 +423,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Equivalent<K> + ?Sized,
     {
         let entry = self.entry(self.find(hash, key)?)?;
-        (!is_over(entry.deadline, self.now.max(now))).then_some(entry)
+        (!is_over(entry.deadline, self.time(now))).then_some(entry)
     }
 
     /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
@@ -526,23 +531,22 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.detach(id).map(|entry| (entry.key, entry.value))
     }
 
-    /// A read: the id of `key`'s live entry, now the most recently used.
-    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<u32>
+    /// A read: the value of `key`'s live entry, which is the most recently used then.
+    #[inline]
+    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&mut V>
     where
         Q: Equivalent<K> + ?Sized,
     {
         let now = self.advance(now);
-        let Some(id) = self.find_live(now, hash, key) else {
+        let Some(id) = self.find(hash, key) else {
             self.stats.misses += 1;
             return None;
         };
-        self.stats.hits += 1;
-        self.order.touch(id);
-        if let Some(idle) = &self.idle {
-            let end = idle.end_of(id);
-            self.set_deadline(id, end);
+        if self.slab.get(id)?.is_over(now) {
+            return self.miss(id);
         }
-        Some(id)
+        self.stats.hits += 1;
+        if self.idle.is_some() { self.prolong(id) } else { self.used(id) }
     }
 }
 

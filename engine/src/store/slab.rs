@@ -13,15 +13,18 @@ pub(super) struct Entry<K, V> {
 }
 
 impl<K, V> Entry<K, V> {
-    /// Whether the entry has ended by `now`. One without a deadline never does.
+    /// Whether the entry has ended by `now`, which is [`LATEST`](super::LATEST) at most: one without a deadline never does.
+    #[inline]
     pub(super) fn is_over(&self, now: Instant) -> bool {
         is_over(self.deadline, now)
     }
 }
 
-/// Whether a deadline has been reached: the deadline itself is already too late.
+/// Whether a deadline has been reached by `now`, which is [`LATEST`](super::LATEST) at most: the deadline itself is already
+/// too late.
+#[inline]
 pub(super) fn is_over(deadline: Instant, now: Instant) -> bool {
-    deadline <= now && !deadline.is_never()
+    deadline <= now
 }
 
 /// `Instant` is never zero, which is where the compiler hides the tag: a slot is as large as its entry.
@@ -48,6 +51,7 @@ impl<K, V> Slab<K, V> {
         Self { slots: Vec::new(), vacant: NONE, limit }
     }
 
+    #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Entry<K, V>> {
         match self.slots.get(id as usize)? {
             Slot::Occupied(entry) => Some(entry),
@@ -55,6 +59,7 @@ impl<K, V> Slab<K, V> {
         }
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Entry<K, V>> {
         match self.slots.get_mut(id as usize)? {
             Slot::Occupied(entry) => Some(entry),

@@ -27,6 +27,9 @@
 //! A bucket that time reaches becomes the due list, in one step however long it is. [`Wheel::pop`] hands out its ids
 //! one at a time, and the caller, who knows the id's true deadline, removes what is over and schedules the rest
 //! again: one level lower at least, so an id is looked at once a level at most.
+//!
+//! Most deadlines that move become later, since a value was renewed or used. Those stay where they are until they are
+//! looked at, once for however often they have moved.
 
 use super::links::Links;
 use crate::Instant;
@@ -41,7 +44,7 @@ const DUE: u32 = LEVELS * SLOTS;
 pub(super) const HEADS: u32 = DUE + 1;
 
 pub(super) struct Wheel {
-    links: Links,
+    links: Links<HEADS>,
     /// Which buckets of each level hold something.
     occupied: [u64; LEVELS as usize],
     /// The tick that time has reached, as far as the due list is worked off.
@@ -54,27 +57,56 @@ impl Wheel {
     /// An empty wheel for the ids `0..ids`. Allocates nothing until the first deadline is scheduled.
     pub(super) const fn new(now: Instant, ids: usize) -> Self {
         Self {
-            links: Links::new(HEADS, ids),
+            links: Links::new(ids),
             occupied: [0; LEVELS as usize],
             current: tick_of(now),
             idle_until: u64::MAX,
         }
     }
 
-    /// Files `id` under `deadline`, wherever it was filed before; `Instant::NEVER` only takes it out. Constant time.
+    /// Files `id`, which must not be in, under `deadline`; not at all where that is `Instant::NEVER`. Constant time.
     #[inline]
     pub(super) fn schedule(&mut self, id: u32, deadline: Instant) {
-        self.cancel(id);
         if !deadline.is_never() {
             self.file(id, deadline);
         }
     }
 
+    /// Moves `id`, scheduled for `from` before, to the deadline `to`. Constant time, and nothing at all where that is
+    /// later: the id then comes out too early, and is scheduled again by whoever looks at it.
+    #[inline]
+    pub(super) fn reschedule(&mut self, id: u32, from: Instant, to: Instant) {
+        if from != to && (to < from || to.is_never()) {
+            self.refile(id, from, to);
+        }
+    }
+
     fn file(&mut self, id: u32, deadline: Instant) {
-        let (bucket, start) = self.bucket_of(due_tick(deadline));
+        let due = due_tick(deadline);
+        let (bucket, shift) = self.bucket_of(due);
+        self.expect(bucket, due >> shift << shift);
+        self.links.push_front(bucket, id);
+    }
+
+    fn refile(&mut self, id: u32, from: Instant, to: Instant) {
+        if from.is_never() {
+            return self.file(id, to);
+        }
+        if to.is_never() {
+            return self.cancel(id);
+        }
+        let due = due_tick(to);
+        let (bucket, shift) = self.bucket_of(due);
+        self.expect(bucket, due >> shift << shift);
+        if let Some(emptied) = self.links.move_front(bucket, id) {
+            self.unmark(emptied);
+        }
+    }
+
+    /// The bucket, which begins at this tick, is going to hold something.
+    fn expect(&mut self, bucket: u32, start: u64) {
         self.idle_until = self.idle_until.min(start);
         self.mark(bucket);
-        self.links.push_front(bucket, id);
     }
 
     /// Takes `id` out, if it is in. Constant time.
@@ -89,7 +121,7 @@ impl Wheel {
     }
 
     /// The next id whose bucket `now` has reached; it is out of the wheel then. Its deadline is over, or within the
-    /// bucket: the caller looks, and schedules it again if it was not. Constant time.
+    /// bucket, or has become a later one: the caller looks, and schedules it again if it is not over. Constant time.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u32> {
         if self.is_idle(now) {
             return None;
@@ -139,7 +171,7 @@ impl Wheel {
         self.links.capacity()
     }
 
-    /// Panics where a bucket's mark is wrong or an id is not in the bucket of its deadline. Returns the number of ids.
+    /// Panics where a bucket's mark is wrong or an id is in a bucket beyond its deadline. Returns the number of ids.
     pub(super) fn validate(&self, deadline_of: impl Fn(u32) -> Instant) -> usize {
         let mut count = 0;
         let first = self
@@ -158,7 +190,7 @@ impl Wheel {
             for id in self.links.iter(list) {
                 let due = due_tick(deadline_of(id));
                 assert!(
-                    list == DUE || list == self.bucket_of(due).0,
+                    list == DUE || self.start_of(list) <= due,
                     "id {id}, due at {due}, is in bucket {list}"
                 );
                 count += 1;
@@ -188,21 +220,25 @@ impl Wheel {
     /// The earliest occupied bucket and the tick at which it begins.
     fn first_bucket(&self) -> Option<(u32, u64)> {
         let (level, slots) = (0..LEVELS).zip(self.occupied).find(|&(_, slots)| slots != 0)?;
-        let slot = slots.trailing_zeros();
-        let shift = level * DIGIT_BITS;
-        let above = self.current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
-        Some((level * SLOTS + slot, above | u64::from(slot) << shift))
+        let bucket = level * SLOTS + slots.trailing_zeros();
+        Some((bucket, self.start_of(bucket)))
     }
 
-    /// Where a deadline is filed, and the tick at which that begins.
-    fn bucket_of(&self, due: u64) -> (u32, u64) {
+    /// The tick at which a bucket that holds something begins.
+    fn start_of(&self, bucket: u32) -> u64 {
+        let shift = bucket / SLOTS * DIGIT_BITS;
+        let above = self.current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
+        above | u64::from(bucket % SLOTS) << shift
+    }
+
+    /// Where a deadline is filed, and how many of its tick's last bits make no difference there.
+    fn bucket_of(&self, due: u64) -> (u32, u32) {
         if due <= self.current {
-            return (DUE, due);
+            return (DUE, 0);
         }
         let level = (due ^ self.current).ilog2() / DIGIT_BITS;
         let shift = level * DIGIT_BITS;
-        let start = due >> shift;
-        (level * SLOTS + start as u32 % SLOTS, start << shift)
+        (level * SLOTS + (due >> shift) as u32 % SLOTS, shift)
     }
 
     fn mark(&mut self, bucket: u32) {
@@ -304,9 +340,23 @@ mod tests {
         let mut wheel = Wheel::new(Instant::EPOCH, 2);
         wheel.schedule(1, Instant::NEVER);
         assert_eq!((wheel.next(), wheel.capacity()), (None, 0));
-        wheel.schedule(1, at(9));
-        wheel.schedule(1, Instant::NEVER);
+        wheel.reschedule(1, Instant::NEVER, at(9));
+        wheel.reschedule(1, at(9), Instant::NEVER);
         assert_eq!((wheel.next(), wheel.pop(at(100))), (None, None));
+    }
+
+    #[test]
+    fn a_later_deadline_changes_nothing_before_it_is_looked_at() {
+        let (early, late) = (at(5 * 64 + 2), at(1 << 30));
+        let mut wheel = Wheel::new(at(3 * 64 + 9), 1);
+        wheel.schedule(0, early);
+        wheel.reschedule(0, early, late);
+        assert_eq!((wheel.validate(|_| late), wheel.next()), (1, Some(at(5 * 64))), "too early");
+        assert_eq!(wheel.pop(early), Some(0));
+        wheel.schedule(0, late);
+        assert_eq!((wheel.pop(early), wheel.next()), (None, Some(late)));
+        wheel.reschedule(0, late, early);
+        assert_eq!(wheel.next(), Some(early), "an earlier one counts at once");
     }
 
     #[test]
@@ -368,8 +418,8 @@ mod tests {
                 match op {
                     Op::Schedule(id, delay) => {
                         let deadline = now.saturating_add(delay).min(Instant::from_nanos(u64::MAX - 2));
-                        wheel.schedule(id, deadline);
-                        deadlines.insert(id, deadline);
+                        let before = deadlines.insert(id, deadline).unwrap_or(Instant::NEVER);
+                        wheel.reschedule(id, before, deadline);
                     }
                     Op::Cancel(id) => {
                         wheel.cancel(id);

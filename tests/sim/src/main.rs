@@ -154,9 +154,9 @@ fn explain(outcome: &Outcome) -> bool {
 /// Prints the steps of a recording; whether the same came of each.
 fn replay_recording(bytes: &[u8]) -> Result<bool, BadRecording> {
     let recording = Recording::from_bytes(bytes)?;
-    let replayed = recording.replay(|lane, step| println!("lane {lane}: {step}"))?;
+    let replayed = recording.replay(|part, step| println!("{part}: {step}"))?;
     let Replayed { steps, left_out, difference } = replayed;
-    println!("# {steps} steps had the same result; {left_out} more were not recorded.");
+    println!("# {steps} steps had the same result; of those before, {left_out} were not kept.");
     difference.iter().for_each(|difference| println!("# The first that had not: {difference}"));
     Ok(difference.is_none())
 }

@@ -19,9 +19,6 @@ use crate::server::{CommandParser, Server};
 use crate::setup::{Setup, millis};
 use crate::tape::Tape;
 
-/// The most bytes of a recording.
-const RECORD: usize = 16 << 20;
-
 /// A made-up secret's.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0x5ec2_e7c0_ffee_0001, |hash: u64, &byte| {
@@ -117,7 +114,7 @@ impl Process {
         id: usize,
         setup: &Setup,
         seed: u64,
-        (now, canary, record): (Instant, Option<Canary>, bool),
+        (now, canary, record): (Instant, Option<Canary>, Option<usize>),
     ) -> Self {
         let mut config = setup.engine();
         canary.into_iter().for_each(|canary| canary.misconfigure(&mut config));
@@ -135,8 +132,8 @@ impl Process {
         };
         let sockets = (0..setup.lanes).map(|_| socket()).collect();
         let engine = match record {
-            true => Engine::recorded(&config, seed, now, || Recorder::new(RECORD, hash)),
-            false => Engine::new(&config, seed, now),
+            Some(bytes) => Engine::recorded(&config, seed, now, || Recorder::new(bytes, hash)),
+            None => Engine::new(&config, seed, now),
         };
         Self { engine, id, sockets }
     }

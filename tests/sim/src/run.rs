@@ -19,8 +19,8 @@ pub struct Options {
     pub canary: Option<Canary>,
     /// Whether to keep what happens as lines of text.
     pub readable: bool,
-    /// Whether to record what the engines are told.
-    pub record: bool,
+    /// How many bytes of what each of their machines is told the engines record; `None` is nothing.
+    pub record: Option<usize>,
 }
 
 /// What came of a run.

@@ -70,7 +70,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(mut outside: Outside, record: bool) -> Self {
+    pub(crate) fn new(mut outside: Outside, record: Option<usize>) -> Self {
         let setup = outside.setup.clone();
         let foreign = if outside.has(Canary::ForeignSeed) { foreign_seed() } else { 0 };
         let processes = (0..setup.processes as usize)

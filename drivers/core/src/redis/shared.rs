@@ -73,12 +73,34 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Recorders whose hash of keys and values nobody knows, the same for all lanes: SipHash with a random key.
-fn recorders(max_bytes: usize) -> impl Fn() -> Recorder {
-    let hasher = RandomState::new();
-    move || {
-        let hasher = hasher.clone();
-        Recorder::new(max_bytes, move |bytes| hasher.hash_one(bytes))
+/// Recorders of the parts of a cache, whose hash of keys and values nobody knows, the same for all: SipHash with a random key.
+struct Recorders {
+    hasher: RandomState,
+    max_bytes: usize,
+}
+
+impl Recorders {
+    fn new(max_bytes: usize) -> Self {
+        Self { hasher: RandomState::new(), max_bytes }
+    }
+
+    /// One of `parts` that have a share of the bytes together.
+    fn one_of(&self, parts: usize, share: usize) -> Recorder {
+        let hasher = self.hasher.clone();
+        Recorder::new(self.max_bytes / share / parts, move |bytes| hasher.hash_one(bytes))
+    }
+
+    /// Half for the lanes, which are told the most.
+    fn lane(&self, lanes: usize) -> Recorder {
+        self.one_of(lanes, 2)
+    }
+
+    fn tier(&self) -> Recorder {
+        self.one_of(TIER_SHARDS, 4)
+    }
+
+    fn circuit(&self) -> Recorder {
+        self.one_of(1, 4)
     }
 }
 
@@ -93,25 +115,35 @@ impl Shared {
         let now = clock.now();
         let mut lane = config.lane.clone();
         lane.fail_fast = config.tier.is_some();
-        let recorders = record.map(|bytes| recorders(bytes / config.lanes.max(1)));
+        let recorders = record.map(Recorders::new);
+        let lanes = config.lanes.max(1);
         let new_lane = |_| {
-            let (config, seed) = (lane.clone(), seed());
+            let (lane, seed) = (lane.clone(), seed());
             let lane = match &recorders {
-                Some(recorder) => Lane::recorded(config, seed, now, recorder()),
-                None => Lane::new(config, seed, now),
+                Some(recorders) => Lane::recorded(lane, seed, now, recorders.lane(lanes)),
+                None => Lane::new(lane, seed, now),
             };
             Mutex::new(LaneCell { lane, task: None })
         };
-        let lanes = (0..config.lanes.max(1)).map(new_lane).collect();
-        let circuit = Circuit::new(config.breaker, seed());
+        let lanes = (0..lanes).map(new_lane).collect();
+        let circuit = match &recorders {
+            Some(recorders) => Circuit::recorded(config.breaker, seed(), recorders.circuit()),
+            None => Circuit::new(config.breaker, seed()),
+        };
         let tier = config.tier.map(|tier| tier.divided(TIER_SHARDS as u32));
+        let new_tier = |tier| {
+            Mutex::new(match &recorders {
+                Some(recorders) => Tier::recorded(tier, seed(), now, recorders.tier()),
+                None => Tier::new(tier, seed(), now),
+            })
+        };
+        let tiers = tier.map(|tier| core::iter::repeat_n(tier, TIER_SHARDS).map(new_tier).collect());
         Self {
             endpoint,
             lanes,
             view: AtomicU32::new(circuit.view().to_bits()),
             circuit: Mutex::new(circuit),
-            tiers: tier
-                .map(|tier| (0..TIER_SHARDS).map(|_| Mutex::new(Tier::new(tier, seed(), now))).collect()),
+            tiers,
             journal: Mutex::new(JournalWatch::default()),
             operation_timeout: config.operation_timeout,
             counters: Counters::default(),
@@ -228,10 +260,12 @@ impl Shared {
         self.lanes.iter().map(|cell| lock(cell).lane.live()).sum()
     }
 
-    /// What the lanes were told, as a file.
+    /// What lanes, breaker and tiers were told of late, as a file.
     pub(crate) fn recording(&self) -> Option<Vec<u8>> {
-        let lanes: Option<_> = self.lanes.iter().map(|cell| lock(cell).lane.recording()).collect();
-        lanes.map(|lanes| Recording { lanes }.to_bytes())
+        let lanes = self.lanes.iter().map(|cell| lock(cell).lane.recording()).collect::<Option<_>>()?;
+        let breaker = lock(&self.circuit).recording();
+        let tiers = self.tiers.iter().flatten().map(|tier| lock(tier).recording()).collect::<Option<_>>()?;
+        Some(Recording { lanes, breaker, tiers }.to_bytes())
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -6,13 +6,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::step::{Node, Text};
-use crate::machine::{Action, Lane, LaneStats, OpId, Outcome, Progress, Refused, Signal, Transmit};
+use crate::archive::{self, Archive, disguised, hidden, letters, spell};
+use crate::link::hide_address;
+use crate::machine::{Action, OpId, Outcome, Progress, Refused, Signal, Transmit};
 use crate::policy::Permit;
 use crate::resp::{Command, Reply, ServerError};
-use crate::time::Instant;
-
-/// More bytes than any recorded text has.
-const LONGEST: u32 = 512 << 20;
 
 /// How deep replies are nested at most that a file may bring.
 const DEEPEST: usize = 64;
@@ -24,29 +22,82 @@ const HASHED: usize = 32;
 pub(super) type Hash = Box<dyn Fn(&[u8]) -> u64 + Send + Sync>;
 
 /// What becomes of keys and values.
-pub(super) enum Redaction {
-    /// They are replaced by what comes of a hash.
-    Hashed(Hash),
+pub(crate) enum Redaction {
+    /// They are replaced by what comes of a hash; and the places of keys among the fences by others.
+    Hashed { hash: Hash, places: Box<[u8; 256]> },
     /// They have been already.
     Verbatim,
 }
 
 impl Redaction {
-    fn hidden(&self, prefix: &[u8], secret: &[u8]) -> Text {
+    pub(super) fn hashed(hash: Hash) -> Self {
+        let places = Box::new(fence_places(&hash));
+        Self::Hashed { hash, places }
+    }
+
+    /// What stands for a key's place among the fences of a tier.
+    pub(crate) fn place(&self, hash: u64) -> u8 {
         match self {
-            // What is longer has no place in memory at its end either.
-            Self::Hashed(hash) if !secret.is_empty() => {
-                (prefix.to_vec(), u32::try_from(secret.len()).unwrap_or(u32::MAX), hash(secret))
-            }
-            Self::Hashed(_) => (prefix.to_vec(), 0, 0),
-            Self::Verbatim => (Vec::new(), 0, 0),
+            Self::Hashed { places, .. } => places.get(usize::from(hash as u8)).copied().unwrap_or_default(),
+            Self::Verbatim => 0,
         }
     }
 
     pub(super) fn command(&self, command: &Command<'_>) -> Vec<Text> {
-        if let Self::Verbatim = self {
-            return Vec::new();
+        self.hide().map(|hide| hide.command(command)).unwrap_or_default()
+    }
+
+    /// Replies; before a lane serves, those of the handshake.
+    pub(super) fn replies(&self, replies: &[Reply], serves: bool) -> Vec<Node> {
+        self.hide().map(|hide| hide.replies(replies, serves)).unwrap_or_default()
+    }
+
+    /// A key of the fallback tier.
+    pub(crate) fn key(&self, key: &[u8]) -> Vec<u8> {
+        self.hide().map(|hide| disguised(key, hide.0)).unwrap_or_default()
+    }
+
+    /// A value of the fallback tier.
+    pub(crate) fn value(&self, value: &[u8]) -> (u32, u64) {
+        self.hide().map(|hide| hidden(value, hide.0)).unwrap_or_default()
+    }
+
+    fn hide(&self) -> Option<Hide<'_>> {
+        match self {
+            Self::Hashed { hash, .. } => Some(Hide(&**hash)),
+            Self::Verbatim => None,
         }
+    }
+}
+
+/// Where each fence of a tier is in a recording: its place is some bits of a hash of keys that everybody knows.
+pub(in crate::machine) fn fence_places(hash: archive::Hash<'_>) -> [u8; 256] {
+    let mut places = core::array::from_fn(|place| place as u8);
+    fastrand::Rng::with_seed(hash(b"fences")).shuffle(&mut places);
+    places
+}
+
+/// What a reply in a machine's state is made of.
+pub(in crate::machine) fn archive_reply(reply: &mut Reply, archive: &mut Archive<'_>) {
+    let hash = archive.hash();
+    let to = |reply: &Reply| {
+        let mut nodes = Vec::new();
+        hash.iter().for_each(|hash| Hide(*hash).reply(reply, &mut nodes));
+        nodes
+    };
+    archive.by(reply, to, |nodes: Vec<Node>| replies_of(&nodes)?.pop());
+}
+
+/// Hides texts behind a hash.
+struct Hide<'a>(archive::Hash<'a>);
+
+impl Hide<'_> {
+    fn hidden(&self, prefix: &[u8], secret: &[u8]) -> Text {
+        let (len, hash) = hidden(secret, self.0);
+        (prefix.to_vec(), len, hash)
+    }
+
+    fn command(&self, command: &Command<'_>) -> Vec<Text> {
         let (wire, marks) = command.encode_marked();
         let (mut texts, mut done) = (Vec::new(), 0);
         for mark in marks {
@@ -58,11 +109,8 @@ impl Redaction {
         texts
     }
 
-    pub(super) fn replies(&self, replies: &[Reply], serves: bool) -> Vec<Node> {
+    fn replies(&self, replies: &[Reply], serves: bool) -> Vec<Node> {
         let mut nodes = Vec::new();
-        if let Self::Verbatim = self {
-            return nodes;
-        }
         for reply in replies {
             match reply {
                 Reply::Bulk(text) if !serves => nodes.push((3, 0, self.identity(b"", text))),
@@ -83,13 +131,11 @@ impl Redaction {
             kept.extend((at > 0).then_some(b' '));
             if let Some(addr) = word.strip_prefix(b"addr=") {
                 kept.extend_from_slice(b"addr=");
-                let hide =
-                    |&byte: &u8| if byte.is_ascii_alphanumeric() && byte != b'0' { b'1' } else { byte };
-                kept.extend(addr.iter().map(hide));
+                kept.extend(hide_address(addr));
             } else if word.strip_prefix(b"id=").is_some_and(|id| id.iter().all(u8::is_ascii_digit)) {
                 kept.extend_from_slice(word);
             } else {
-                kept.extend_from_slice(&spell(&self.hidden(b"", word)).unwrap_or_default());
+                kept.extend_from_slice(&spelled(&self.hidden(b"", word)).unwrap_or_default());
             }
         }
         (kept, 0, 0)
@@ -133,7 +179,7 @@ impl Redaction {
             let (prefix, rest) = line.split_at_checked(end).unwrap_or((line, b""));
             let text = self.hidden(prefix, rest);
             let alike = |other: &ServerError| (other.class(), other.code()) == (error.class(), error.code());
-            if spell(&text).is_some_and(|line| alike(&ServerError::new(line))) {
+            if spelled(&text).is_some_and(|line| alike(&ServerError::new(line))) {
                 return text;
             }
         }
@@ -147,24 +193,8 @@ fn is_status(text: &[u8]) -> bool {
 }
 
 /// The text again, with letters in the place of what was hidden.
-pub(super) fn spell((prefix, len, hash): &Text) -> Option<Bytes> {
-    if *len > LONGEST {
-        return None;
-    }
-    let mut text = prefix.clone();
-    text.extend(letters(*hash).take(*len as usize));
-    Some(text.into())
-}
-
-/// Letters without end. SplitMix64 (Steele, Lea and Flood, 2014), eight letters a step.
-fn letters(hash: u64) -> impl Iterator<Item = u8> {
-    let steps = (1_u64..).map(move |step| {
-        let mixed = hash.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    });
-    steps.flat_map(u64::to_le_bytes).map(|byte| b'a' + byte % 26)
+pub(super) fn spelled((prefix, len, hash): &Text) -> Option<Bytes> {
+    spell(prefix, *len, *hash).map(Bytes::from)
 }
 
 /// The replies again.
@@ -183,14 +213,14 @@ fn reply_of(nodes: &mut &[Node], depth: usize) -> Option<Reply> {
     // Each part is a node: a count that lies runs out of them.
     let mut parts = || (0..*number).map(|_| reply_of(nodes, depth)).collect::<Option<Vec<_>>>();
     Some(match kind {
-        0 => Reply::Simple(spell(text)?),
-        1 => Reply::Error(ServerError::new(spell(text)?)),
+        0 => Reply::Simple(spelled(text)?),
+        1 => Reply::Error(ServerError::new(spelled(text)?)),
         2 => Reply::Integer(*number),
-        3 => Reply::Bulk(spell(text)?),
+        3 => Reply::Bulk(spelled(text)?),
         4 => Reply::Null,
         5 => Reply::Boolean(*number != 0),
         6 => Reply::Double(f64::from_bits(*number as u64)),
-        7 => Reply::BigNumber(spell(text)?),
+        7 => Reply::BigNumber(spelled(text)?),
         8 => Reply::Array(parts()?),
         9 => Reply::Set(parts()?),
         10 => Reply::Push(parts()?),
@@ -199,7 +229,7 @@ fn reply_of(nodes: &mut &[Node], depth: usize) -> Option<Reply> {
             Reply::Map((0..*number).map(pair).collect::<Option<_>>()?)
         }
         12 => {
-            let text = spell(text)?;
+            let text = spelled(text)?;
             Reply::Verbatim { format: text.get(..3)?.try_into().ok()?, text: text.slice(3..) }
         }
         _ => return None,
@@ -231,25 +261,15 @@ impl<'a> Digest<'a> {
         }
     }
 
-    fn secret(&mut self, secret: &[u8]) {
+    pub(crate) fn secret(&mut self, secret: &[u8]) {
         self.number(secret.len() as u64);
         match self.redaction {
-            Redaction::Hashed(hash) if !secret.is_empty() => {
+            Redaction::Hashed { hash, .. } if !secret.is_empty() => {
                 letters(hash(secret)).take(secret.len().min(HASHED)).for_each(|letter| self.bytes(&[letter]));
             }
-            Redaction::Hashed(_) => {}
+            Redaction::Hashed { .. } => {}
             Redaction::Verbatim => self.bytes(secret.get(..HASHED).unwrap_or(secret)),
         }
-    }
-
-    /// How a lane looks from outside.
-    pub(super) fn lane(&mut self, lane: &Lane) {
-        let LaneStats { connects, dial_failures, losses, retries, timeouts, aborted } = lane.stats();
-        let (operations, bytes) = lane.in_flight();
-        let seen = [u64::from(lane.is_ready()), u64::from(lane.is_closed()), lane.live() as u64];
-        let flight = [operations as u64, bytes as u64, lane.poll_timeout().map_or(0, Instant::as_nanos)];
-        let stats = [connects, dial_failures, losses, retries, timeouts, aborted];
-        seen.into_iter().chain(flight).chain(stats).for_each(|number| self.number(number));
     }
 
     pub(crate) fn submitted(&mut self, result: &Result<OpId, Refused>) {
@@ -327,6 +347,18 @@ impl<'a> Digest<'a> {
                 Signal::Trip => self.number(2),
                 Signal::Ready => self.number(3),
             }
+        }
+    }
+
+    pub(crate) fn permits(&mut self, permit: Option<Permit>) {
+        permit.into_iter().for_each(|permit| self.permit(permit));
+    }
+
+    /// A key of the fallback tier.
+    pub(crate) fn key(&mut self, key: &[u8]) {
+        match self.redaction {
+            Redaction::Hashed { hash, .. } => self.bytes(&disguised(key, hash)),
+            Redaction::Verbatim => self.bytes(key),
         }
     }
 

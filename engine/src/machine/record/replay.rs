@@ -3,44 +3,54 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-use core::task::Waker;
-use core::time::Duration;
 
-use bytes::Bytes;
+use super::step::Step;
+use super::{Machine, Recorder};
+use crate::archive::{Archive, put, take};
+use crate::machine::{Circuit, Lane, Tier};
 
-use super::redact::{replies_of, spell};
-use super::step::{self, Input, Text, take};
-use super::{MAGIC, Recorder, backoff_of, put};
-use crate::config::{Credentials, LaneConfig, Secret};
-use crate::machine::{Disconnect, Lane, OpId};
-use crate::policy::Permit;
-use crate::resp::{Command, DecodeError, Key, Violation};
-use crate::time::Instant;
+/// How a recording begins; the last byte counts the versions of the format.
+const MAGIC: [u8; 8] = *b"larder\x00\x02";
 
-/// What the lanes of a cache were told; each is replayed by itself.
+/// What the machines of a cache were told; each is replayed by itself.
 ///
-/// It is a file: a magic number, then postcard.
+/// It is a file: a magic number, then postcard, then a checksum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
     /// In the order of their numbers.
-    pub lanes: Vec<LaneRecording>,
+    pub lanes: Vec<PartRecording>,
+    /// Of the one breaker, if it is there.
+    pub breaker: Option<PartRecording>,
+    /// The shards of the fallback tier, if there is one, in the order of their numbers.
+    pub tiers: Vec<PartRecording>,
 }
 
-/// What one lane was told.
+/// What one machine was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaneRecording {
-    pub(super) header: Vec<u8>,
+pub struct PartRecording {
+    pub(super) state: Option<Vec<u8>>,
     pub(super) steps: Vec<u8>,
     pub(super) count: u64,
     pub(super) left_out: u64,
 }
 
+/// A machine of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The lane of this number, from 0.
+    Lane(usize),
+    /// The breaker.
+    Breaker,
+    /// The shard of the fallback tier of this number, from 0.
+    Tier(usize),
+}
+
 /// What came of a replay.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Steps that were replayed.
     pub steps: u64,
-    /// Steps that came after the recording was full.
+    /// Steps before those, which the recording had let go of.
     pub left_out: u64,
     /// The first step that went otherwise.
     pub difference: Option<Difference>,
@@ -49,11 +59,11 @@ pub struct Replayed {
 /// A step of which not the same came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The lane, from 0.
-    pub lane: usize,
-    /// The step of the lane, from 0.
+    /// Whose step it is.
+    pub part: Part,
+    /// Which of its steps in the recording, from 0.
     pub step: u64,
-    /// What the lane was told.
+    /// What the machine was told.
     pub input: String,
     /// The hash of what came of it then, and now.
     pub hashes: (u32, u32),
@@ -66,26 +76,38 @@ pub enum BadRecording {
     #[error("this is no recording of this version of Larder")]
     NotOne,
     /// Its end is missing, or bytes have changed.
-    #[error("the recording is damaged at step {step} of lane {lane}")]
+    #[error("the recording is damaged: bytes are missing, or have changed on the way")]
+    Changed,
+    /// What it says is none of what a machine can have been told.
+    #[error("the recording is damaged at step {step} of {part}")]
     Damaged {
-        /// The lane, from 0.
-        lane: usize,
-        /// The step of the lane, from 0.
+        /// Whose step it is.
+        part: Part,
+        /// Which of its steps in the recording, from 0.
         step: u64,
     },
 }
 
-impl LaneRecording {
+impl PartRecording {
     /// Steps that were recorded.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Steps that came after the recording was full.
+    /// Steps before those, which were let go of.
     #[must_use]
     pub const fn left_out(&self) -> u64 {
         self.left_out
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put(out, &(self.count, self.left_out, &self.state, &self.steps));
+    }
+
+    fn take(bytes: &mut &[u8]) -> Option<Self> {
+        let (count, left_out, state, steps) = take(bytes)?;
+        Some(Self { state, steps, count, left_out })
     }
 }
 
@@ -100,206 +122,111 @@ impl Recording {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        put(&mut out, &(self.lanes.len() as u64));
-        for lane in &self.lanes {
-            put(&mut out, &(lane.count, lane.left_out, &lane.header, &lane.steps));
-        }
+        let Self { lanes, breaker, tiers } = self;
+        put(&mut out, &(lanes.len() as u64, breaker.is_some(), tiers.len() as u64));
+        lanes.iter().chain(breaker).chain(tiers).for_each(|part| part.put(&mut out));
+        let sum = checksum(&out);
+        out.extend(sum);
         out
     }
 
     /// A recording from its file.
     ///
     /// # Errors
-    /// It is none, or its end is missing. What is wrong with its steps is found when it is replayed.
+    /// It is none, or not as it was written.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadRecording> {
-        let mut rest = bytes.strip_prefix(&MAGIC).ok_or(BadRecording::NotOne)?;
-        let lanes: u64 = take(&mut rest).ok_or(BadRecording::NotOne)?;
-        let lane = |index: u64| {
-            let lane = usize::try_from(index).unwrap_or(usize::MAX);
-            let parts = take(&mut rest).ok_or(BadRecording::Damaged { lane, step: 0 })?;
-            let (count, left_out, header, steps) = parts;
-            Ok(LaneRecording { header, steps, count, left_out })
-        };
-        Ok(Self { lanes: (0..lanes).map(lane).collect::<Result<_, _>>()? })
+        if !Self::is_one(bytes) {
+            return Err(BadRecording::NotOne);
+        }
+        let (all, sum) = bytes.split_last_chunk::<8>().ok_or(BadRecording::Changed)?;
+        let body = all.strip_prefix(&MAGIC).filter(|_| *sum == checksum(all));
+        body.and_then(Self::read).ok_or(BadRecording::Changed)
     }
 
-    /// Feeds new lanes what the recorded ones were told, and compares what comes of each step: the bytes on the wire, how
-    /// operations end, what the breaker is told, when to come back, counters. `see` is shown each step, with its lane.
+    fn read(mut rest: &[u8]) -> Option<Self> {
+        let (lanes, has_breaker, tiers): (u64, bool, u64) = take(&mut rest)?;
+        let mut parts =
+            |count: u64| (0..count).map(|_| PartRecording::take(&mut rest)).collect::<Option<Vec<_>>>();
+        let (lanes, breaker, tiers) = (parts(lanes)?, parts(has_breaker.into())?.pop(), parts(tiers)?);
+        rest.is_empty().then_some(Self { lanes, breaker, tiers })
+    }
+
+    /// Feeds machines of the same states what the recorded ones were told, and compares what comes of each step: the bytes on the
+    /// wire, how operations end, what the tier answers, when to come back, counters. `see` is shown each step, with whose
+    /// it is.
     ///
     /// # Errors
-    /// The recording is damaged.
-    pub fn replay(&self, mut see: impl FnMut(usize, &dyn fmt::Display)) -> Result<Replayed, BadRecording> {
-        let mut replayed = Replayed { steps: 0, left_out: 0, difference: None };
-        for (index, lane) in self.lanes.iter().enumerate() {
-            replayed.left_out += lane.left_out;
-            let (steps, difference) = replay_lane(index, lane, &mut see)?;
-            replayed.steps += steps;
-            replayed.difference = replayed.difference.or(difference);
+    /// The recording says what no machine can have been told.
+    pub fn replay(&self, mut see: impl FnMut(Part, &dyn fmt::Display)) -> Result<Replayed, BadRecording> {
+        let mut all = Replayed::default();
+        for (index, recording) in self.lanes.iter().enumerate() {
+            replay::<Lane>(Part::Lane(index), recording, &mut see, &mut all)?;
         }
-        Ok(replayed)
+        if let Some(recording) = &self.breaker {
+            replay::<Circuit>(Part::Breaker, recording, &mut see, &mut all)?;
+        }
+        for (index, recording) in self.tiers.iter().enumerate() {
+            replay::<Tier>(Part::Tier(index), recording, &mut see, &mut all)?;
+        }
+        Ok(all)
     }
 }
 
-fn replay_lane(
-    index: usize,
-    recording: &LaneRecording,
-    see: &mut impl FnMut(usize, &dyn fmt::Display),
-) -> Result<(u64, Option<Difference>), BadRecording> {
-    let damaged = |step| BadRecording::Damaged { lane: index, step };
-    let mut header = &recording.header[..];
-    let (mut lane, mut steps) = (build(&mut header).ok_or_else(|| damaged(0))?, &recording.steps[..]);
+/// FNV-1a of 64 bits: a file that was cut or changed is told from one that was not.
+fn checksum(bytes: &[u8]) -> [u8; 8] {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix).to_le_bytes()
+}
+
+fn replay<M: Machine>(
+    part: Part,
+    recording: &PartRecording,
+    see: &mut impl FnMut(Part, &dyn fmt::Display),
+    all: &mut Replayed,
+) -> Result<(), BadRecording> {
+    all.left_out += recording.left_out;
+    let Some(state) = &recording.state else { return Ok(()) };
+    let mut machine = restored::<M>(state).ok_or(BadRecording::Damaged { part, step: 0 })?;
+    let mut steps = recording.steps.as_slice();
     for step in 0..recording.count {
-        let input = Input::decode(&mut steps).ok_or_else(|| damaged(step))?;
-        let expected: u32 = take(&mut steps).ok_or_else(|| damaged(step))?;
-        feed(&mut lane, &input).ok_or_else(|| damaged(step))?;
-        let got = lane.take_latest_hash();
-        see(index, &input);
+        let damaged = || BadRecording::Damaged { part, step };
+        let input = M::Input::decode(&mut steps).ok_or_else(damaged)?;
+        let expected: u32 = take(&mut steps).ok_or_else(damaged)?;
+        machine.feed(&input).ok_or_else(damaged)?;
+        let got = machine.recorder().as_mut().and_then(|recorder| recorder.latest.take());
+        see(part, &input);
+        all.steps += 1;
         if got != Some(expected) {
             let hashes = (expected, got.unwrap_or_default());
-            return Ok((step, Some(Difference { lane: index, step, input: input.to_string(), hashes })));
+            let difference = || Difference { part, step, input: input.to_string(), hashes };
+            all.difference.get_or_insert_with(difference);
+            return Ok(());
         }
     }
-    if steps.is_empty() { Ok((recording.count, None)) } else { Err(damaged(recording.count)) }
+    if steps.is_empty() { Ok(()) } else { Err(BadRecording::Damaged { part, step: recording.count }) }
 }
 
-/// The lane as it was when the recording began.
-fn build(header: &mut &[u8]) -> Option<Lane> {
-    let (seed, now): (u64, u64) = take(header)?;
-    let mut config = LaneConfig::default();
-    (config.connect_timeout, config.stall_timeout, config.health_check_interval) = take(header)?;
-    let (fail_fast, in_flight, bytes, waiting): (bool, u64, u64, u64) = take(header)?;
-    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    config.fail_fast = fail_fast;
-    (config.max_in_flight, config.max_in_flight_bytes, config.max_waiting) =
-        (size(in_flight), size(bytes), size(waiting));
-    let budget = &mut config.retry.budget;
-    (config.retry.attempts, budget.max_tokens, budget.success_refill_milli) = take(header)?;
-    config.reconnect = backoff_of(take(header)?)?;
-    config.retry.backoff = backoff_of(take(header)?)?;
-    let user: Option<(Option<u64>, u64)> = take(header)?;
-    let (database, name): (u32, Option<u64>) = take(header)?;
-    if let Some((username, password)) = user {
-        let username = match username {
-            Some(len) => Some(stand_in(len)?),
-            None => None,
-        };
-        config.handshake.credentials =
-            Some(Credentials { username, password: Secret::from(&stand_in(password)?) });
-    }
-    config.handshake.database = database;
-    if let Some(len) = name {
-        config.handshake.client_name = Some(stand_in(len)?);
-    }
-    let now = Instant::from_nanos(now);
-    Some(Lane::recorded(config, seed, now, Recorder::verbatim()))
+/// The machine as it was when the recording began.
+fn restored<M: Machine>(state: &[u8]) -> Option<M> {
+    let mut machine = M::blank();
+    let mut archive = Archive::reading(state);
+    machine.archive(&mut archive);
+    archive.was_read().then(|| machine.with(Recorder::verbatim()))
 }
 
-fn stand_in(len: u64) -> Option<Bytes> {
-    spell(&(Vec::new(), u32::try_from(len).ok()?, 0))
-}
-
-/// Makes a step; `None` is one that no lane can have made.
-fn feed(lane: &mut Lane, input: &Input) -> Option<()> {
-    let at = |nanos: &u64| Instant::from_nanos(*nanos);
-    match input {
-        Input::Submit { now, deadline, permit, command } => {
-            let (wire, key) = (wire_of(&command.wire)?, key_of(command)?);
-            let command = encoded(command, &wire, &key);
-            let _ = lane.submit(at(now), &command, Permit::from_parts(*permit), at(deadline));
-        }
-        Input::Poll { id } => drop(lane.poll(OpId::from_parts(*id), Waker::noop())),
-        Input::Resubmit { id, command } => {
-            let (wire, key) = (wire_of(&command.wire)?, key_of(command)?);
-            lane.resubmit(OpId::from_parts(*id), &encoded(command, &wire, &key));
-        }
-        Input::Cancel { id } => lane.cancel(OpId::from_parts(*id)),
-        Input::Close { now, until } => lane.close(at(now), at(until)),
-        Input::Probe { now, permit } => lane.probe(at(now), Permit::from_parts(*permit)),
-        Input::Connected { now } => lane.handle_connected(at(now)),
-        Input::DialFailed { now } => lane.handle_dial_failed(at(now)),
-        Input::Replies { now, replies } => {
-            let _ = lane.handle_replies(at(now), &mut replies_of(replies)?);
-        }
-        Input::Written { now, bytes } => lane.handle_written(at(now), usize::try_from(*bytes).ok()?),
-        Input::Disconnected { now, bad_byte_at } => {
-            // What was wrong with the byte only the message of the error says.
-            let violation = Violation::UnknownType(b'?');
-            let why = bad_byte_at
-                .map_or(Disconnect::Lost, |offset| Disconnect::Protocol(DecodeError { offset, violation }));
-            lane.handle_disconnected(at(now), why);
-        }
-        Input::TimedOut { now } => lane.handle_timeout(at(now)),
-        Input::Action {} => drop(lane.poll_action()),
-        Input::Transmit {} => {
-            let _ = lane.poll_transmit(&mut Vec::new());
-        }
-        Input::Signals {} => lane.drain_signals().for_each(drop),
-        Input::Doubt {} => lane.doubt(),
-    }
-    Some(())
-}
-
-fn wire_of(texts: &[Text]) -> Option<Vec<u8>> {
-    let texts: Option<Vec<Bytes>> = texts.iter().map(spell).collect();
-    Some(texts?.concat())
-}
-
-/// The key of a write, empty for other commands.
-fn key_of(command: &step::Command) -> Option<Bytes> {
-    match command.wire.first() {
-        Some((_, len, hash)) if command.keyed => spell(&(Vec::new(), *len, *hash)),
-        _ => Some(Bytes::new()),
-    }
-}
-
-fn encoded<'a>(command: &step::Command, wire: &'a [u8], key: &'a [u8]) -> Command<'a> {
-    let step::Command { idempotent, may_be_denied, writes, keyed, .. } = *command;
-    Command::Encoded {
-        wire,
-        idempotent,
-        may_be_denied,
-        writes,
-        key: keyed.then_some(Key { namespace: b"", key }),
-    }
-}
-
-impl fmt::Display for Input {
+impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |nanos: &u64| Duration::from_nanos(*nanos);
-        let name = self.name();
         match self {
-            Self::Submit { now, command, .. } => write!(f, "{:?} {name} {command}", at(now)),
-            Self::Resubmit { id, command } => write!(f, "{name} {id:?} {command}"),
-            Self::Poll { id } | Self::Cancel { id } => write!(f, "{name} {id:?}"),
-            Self::Close { now, until } => write!(f, "{:?} {name} until {:?}", at(now), at(until)),
-            Self::Replies { now, replies } => {
-                write!(f, "{:?} {name} {:?}", at(now), replies_of(replies).unwrap_or_default())
-            }
-            Self::Written { now, bytes } => write!(f, "{:?} {name} {bytes} bytes", at(now)),
-            Self::Disconnected { now, bad_byte_at: None } => write!(f, "{:?} {name}", at(now)),
-            Self::Disconnected { now, bad_byte_at: Some(offset) } => {
-                write!(f, "{:?} {name} because of byte {offset}", at(now))
-            }
-            Self::Probe { now, .. }
-            | Self::Connected { now }
-            | Self::DialFailed { now }
-            | Self::TimedOut { now } => write!(f, "{:?} {name}", at(now)),
-            Self::Action {} | Self::Transmit {} | Self::Signals {} | Self::Doubt {} => f.write_str(name),
+            Self::Lane(index) => write!(f, "lane {index}"),
+            Self::Breaker => f.write_str("the breaker"),
+            Self::Tier(index) => write!(f, "tier shard {index}"),
         }
-    }
-}
-
-impl fmt::Display for step::Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wire = wire_of(&self.wire).unwrap_or_default();
-        let shown = wire.get(..80).unwrap_or(&wire);
-        write!(f, "{} bytes: {}", wire.len(), shown.escape_ascii())
     }
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lane, step, input, hashes: (then, now) } = self;
-        write!(f, "step {step} of lane {lane} had another result ({then:08x} then, {now:08x} now): {input}")
+        let Self { part, step, input, hashes: (then, now) } = self;
+        write!(f, "step {step} of {part} had another result ({then:08x} then, {now:08x} now): {input}")
     }
 }

@@ -3,19 +3,21 @@ use std::string::String;
 use std::task::{Poll, Waker};
 use std::vec;
 
-use super::redact::spell;
+use super::redact::spelled as spell;
 use super::*;
-use crate::config::{Credentials, Secret};
-use crate::machine::{Action, OpId, Progress, Transmit};
+use crate::archive::disguised;
+use crate::config::{Credentials, LaneConfig, Secret};
+use crate::machine::{Action, Lane, OpId, Progress, Transmit};
 use crate::policy::{Breaker, BreakerConfig};
-use crate::resp::{Key, ServerError};
+use crate::resp::{Command, Key, ServerError};
+use crate::time::Instant;
 
 fn secret_hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(99, |hash: u64, &byte| hash.wrapping_mul(1_000_003) ^ u64::from(byte))
 }
 
 fn hashed() -> Redaction {
-    Redaction::Hashed(Box::new(secret_hash))
+    Redaction::hashed(Box::new(secret_hash))
 }
 
 fn at(millis: u64) -> Instant {
@@ -137,14 +139,14 @@ fn client_info_keeps_its_number_and_hides_the_address() {
     assert!(!text.contains("id=27"), "somebody's value: {text}");
 }
 
-/// A lane with a password that connects, is asked three things, answers two, and is lost.
-fn lived(max_bytes: usize) -> Lane {
+/// A lane with a password that connects, is asked so many things and answers them, is asked three, answers two, and is lost.
+fn lived(seed: u64, max_bytes: usize, before: usize) -> Lane {
     let mut config = LaneConfig::default();
     config.handshake.credentials =
         Some(Credentials { username: Some("secret-user".into()), password: Secret::from("secret-password") });
     config.handshake.client_name = Some("secret-client".into());
     config.handshake.database = 3;
-    let mut lane = Lane::recorded(config, 7, at(0), Recorder::new(max_bytes, secret_hash));
+    let mut lane = Lane::recorded(config, seed, at(0), Recorder::new(max_bytes, secret_hash));
     let permit = || Breaker::new(BreakerConfig::default(), 1).admit(at(0)).expect("closed");
     let pass = |lane: &mut Lane, now| {
         while lane.poll_action().is_some() {}
@@ -165,6 +167,12 @@ fn lived(max_bytes: usize) -> Lane {
     setup.push(Reply::Bulk("id=27 addr=192.168.0.7:43210 name=secret".into()));
     lane.handle_replies(at(4), &mut setup).expect("set up");
     assert!(lane.is_ready());
+    for _ in 0..before {
+        let id = ask(&mut lane, at(4), &commands()[0]);
+        pass(&mut lane, at(4));
+        lane.handle_replies(at(4), &mut vec![Reply::Null]).expect("asked for");
+        assert!(matches!(lane.poll(id, Waker::noop()), Poll::Ready(Progress::Done(..))));
+    }
     let ids: Vec<OpId> = commands().iter().take(3).map(|command| ask(&mut lane, at(5), command)).collect();
     pass(&mut lane, at(5));
     let mut replies = vec![Reply::Bulk("secret-reply".into()), Reply::Null];
@@ -182,7 +190,14 @@ fn lived(max_bytes: usize) -> Lane {
 }
 
 fn recording(max_bytes: usize) -> Recording {
-    Recording { lanes: vec![lived(max_bytes).recording().expect("recorded")] }
+    recording_of(max_bytes, 0)
+}
+
+fn recording_of(max_bytes: usize, before: usize) -> Recording {
+    Recording {
+        lanes: vec![lived(7, max_bytes, before).recording().expect("recorded")],
+        ..Recording::default()
+    }
 }
 
 #[test]
@@ -191,7 +206,7 @@ fn a_recording_replays_and_shows_each_step() {
     let read = Recording::from_bytes(&recording.to_bytes());
     assert_eq!(read.as_ref(), Ok(&recording));
     let mut lines = Vec::new();
-    let replayed = recording.replay(|lane, line| lines.push(format!("{lane} {line}"))).expect("whole");
+    let replayed = recording.replay(|part, line| lines.push(format!("{part} {line}"))).expect("whole");
     assert_eq!(replayed.difference, None, "{lines:#?}");
     assert_eq!((replayed.steps, replayed.left_out), (lines.len() as u64, 0));
     let text = lines.join("\n");
@@ -216,12 +231,12 @@ fn another_result_is_told_with_its_step() {
     let mut other = whole.clone();
     *other.lanes[0].steps.last_mut().expect("steps") ^= 1;
     let difference = other.replay(|_, _| {}).expect("whole").difference.expect("found");
-    assert_eq!((difference.lane, difference.step), (0, steps - 1));
+    assert_eq!((difference.part, difference.step), (Part::Lane(0), steps - 1));
     let text: String = format!("{difference}");
     assert!(text.contains("had another result") && text.ends_with("Action"), "{text}");
     // Another seed is another redial.
     let mut other = whole;
-    other.lanes[0].header[0] ^= 1;
+    other.lanes[0].state = lived(8, 1 << 20, 0).recording().expect("recorded").state;
     let difference = other.replay(|_, _| {}).expect("whole").difference.expect("found");
     assert!(difference.input.contains("Disconnected"), "{difference}");
 }
@@ -237,25 +252,56 @@ fn no_changed_byte_panics_and_most_are_noticed() {
     }
     // Among these the answer to `CLIENT INFO`, which nothing comes of before a write is left unanswered.
     assert!(unnoticed * 2 < all, "{unnoticed} of {all}: what no output depends on");
-    let bytes = whole.to_bytes();
+    let mut bytes = whole.to_bytes();
     for at in 0..bytes.len() {
-        let cut = Recording::from_bytes(&bytes[..at]);
-        assert!(cut.is_err() || cut.is_ok_and(|cut| cut.replay(|_, _| {}).is_err()), "cut at {at}");
+        assert!(Recording::from_bytes(&bytes[..at]).is_err(), "cut at {at}");
+        bytes[at] ^= 1;
+        assert!(Recording::from_bytes(&bytes).is_err(), "changed at {at}");
+        bytes[at] ^= 1;
     }
     assert_eq!(Recording::from_bytes(b"*1\r\n"), Err(BadRecording::NotOne));
 }
 
+/// A lane that is told so much more than its recording may hold that it keeps the end of it, wherever that begins.
 #[test]
-fn a_full_recording_is_its_beginning() {
-    let whole = recording(1 << 20);
-    for max_bytes in [0, 1, 100, 300, whole.lanes[0].steps.len() - 1] {
-        let part = recording(max_bytes);
+fn a_full_recording_is_its_end() {
+    /// More than twice the largest state of this lane.
+    const TWO_STATES: usize = 800;
+
+    let whole = recording_of(1 << 20, 50);
+    let all = &whole.lanes[0];
+    for max_bytes in [0, 1, 500, 1000, all.steps.len() - 1] {
+        let part = recording_of(max_bytes, 50);
         let lane = &part.lanes[0];
-        assert!(lane.steps.len() <= max_bytes && whole.lanes[0].steps.starts_with(&lane.steps));
-        assert_eq!(lane.count() + lane.left_out(), whole.lanes[0].count());
+        assert!(lane.steps.len() <= max_bytes.max(TWO_STATES) && all.steps.ends_with(&lane.steps));
+        assert_eq!(lane.count() + lane.left_out(), all.count());
         let replayed = part.replay(|_, _| {}).expect("whole as far as it goes");
         let expected = Replayed { steps: lane.count(), left_out: lane.left_out(), difference: None };
         assert!(replayed == expected && lane.left_out() > 0, "{replayed:?}");
+    }
+}
+
+/// Of keys it stays what is equal and what begins alike up to a colon; nothing of their words, however short.
+#[test]
+fn keys_are_exchanged_one_for_one() {
+    let words =
+        ["", "1", "2", "id", "ids", "user", "a-word-that-is-long-enough", "a-word-that-is-long-enougj"];
+    let mut keys: Vec<String> = Vec::new();
+    for one in words {
+        keys.push(one.into());
+        keys.extend(words.iter().map(|other| format!("{one}:{other}")));
+    }
+    let instead: Vec<Vec<u8>> = keys.iter().map(|key| disguised(key.as_bytes(), &secret_hash)).collect();
+    for (key, text) in keys.iter().zip(&instead) {
+        assert_eq!(text.len(), key.len());
+        let differ =
+            text.iter().zip(key.as_bytes()).filter(|(text, key)| text != key && **key != b':').count();
+        assert!(differ * 4 >= key.len().saturating_sub(3), "{key} {}", text.escape_ascii());
+        for (other_key, other) in keys.iter().zip(&instead) {
+            assert_eq!(key == other_key, text == other, "{key} {other_key}");
+            let (prefix, begin) = (format!("{key}:"), [&text[..], b":"].concat());
+            assert_eq!(other_key.starts_with(&prefix), other.starts_with(&begin), "{key} {other_key}");
+        }
     }
 }
 

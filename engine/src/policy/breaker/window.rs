@@ -21,6 +21,7 @@
 use core::time::Duration;
 
 use crate::Instant;
+use crate::archive::Archive;
 use crate::policy::nanos;
 
 const BUCKETS: usize = 10;
@@ -71,6 +72,15 @@ impl Window {
             failed: sum.failed + bucket.failed,
             slow: sum.slow + bucket.slow,
         })
+    }
+
+    pub(super) fn archive(&mut self, archive: &mut Archive<'_>) {
+        let Self { width, latest, ring } = self;
+        archive.by(width, |&width| width, |width| (width > 0).then_some(width));
+        archive.value(latest);
+        for Tally { calls, failed, slow } in ring {
+            archive.values([calls, failed, slow]);
+        }
     }
 
     fn bucket(&mut self, number: u64) -> &mut Tally {

@@ -71,6 +71,7 @@ const STEP: u64 = WHOLE / 256;
 const SUSPICIOUS: u8 = 5;
 const CHANCES: u32 = 128;
 
+/// The parts, as lists and as those of ghosts.
 const WINDOW: u32 = 0;
 const MAIN: u32 = 1;
 
@@ -80,7 +81,7 @@ const IN_MAIN: u8 = 2;
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
 pub(crate) struct Adaptive {
-    links: Links,
+    links: Links<2>,
     /// Where each id is, and whether it was used.
     seats: Vec<AtomicU8>,
     ids: usize,
@@ -91,8 +92,7 @@ pub(crate) struct Adaptive {
     /// As many entries as the sketch and the ghosts are made for.
     room: usize,
     sketch: Sketch,
-    lost_by_window: Ghosts,
-    lost_by_main: Ghosts,
+    lost: Ghosts,
     random: fastrand::Rng,
 }
 
@@ -100,7 +100,7 @@ impl Adaptive {
     /// An empty order of the ids `0..ids`.
     pub(super) fn new(ids: usize) -> Self {
         Self {
-            links: Links::new(2, ids),
+            links: Links::new(ids),
             seats: Vec::new(),
             ids,
             in_window: 0,
@@ -108,8 +108,7 @@ impl Adaptive {
             share: FIRST_SHARE,
             room: 0,
             sketch: Sketch::default(),
-            lost_by_window: Ghosts::new(),
-            lost_by_main: Ghosts::new(),
+            lost: Ghosts::new(),
             random: fastrand::Rng::with_seed(0),
         }
     }
@@ -133,36 +132,42 @@ impl Adaptive {
     }
 
     fn set_seat(&mut self, id: u32, to: u8) {
-        while self.seats.len() <= id as usize {
-            make_space(&mut self.seats, self.ids);
-            self.seats.push(AtomicU8::new(0));
-        }
         if let Some(seat) = self.seats.get_mut(id as usize) {
             *seat.get_mut() = to;
         }
     }
 
+    /// Makes a seat for an id that is greater than all before.
+    #[cold]
+    fn add_seat(&mut self, id: u32) {
+        while self.seats.len() <= id as usize {
+            make_space(&mut self.seats, self.ids);
+            self.seats.push(AtomicU8::new(0));
+        }
+    }
+
     /// Makes the sketch and the ghosts as large as the cache has become. What they knew is lost, but while a cache
     /// grows nobody has to go.
+    #[cold]
     fn grow(&mut self) {
-        if self.len() >= self.room {
-            self.room = self.room.saturating_mul(2).max(64);
-            self.sketch.resize(self.room);
-            let ghosts = (self.room.min(self.ids) / GHOSTS_OF).max(MIN_GHOSTS) as u32;
-            self.lost_by_window.resize(ghosts);
-            self.lost_by_main.resize(ghosts);
-        }
+        self.room = self.room.saturating_mul(2).max(64);
+        self.sketch.resize(self.room);
+        self.lost.resize((self.room.min(self.ids) / GHOSTS_OF).max(MIN_GHOSTS) as u32);
     }
 
     /// Moves the border if the key of this hash was lost just now.
     fn steer(&mut self, hash: u64) {
-        let step = STEP.max(WHOLE / self.len().max(1) as u64);
-        if self.lost_by_window.take(hash) {
-            self.share = (self.share + step).min(MAX_SHARE);
+        if self.lost.take(WINDOW, hash) {
+            self.share = (self.share + self.step()).min(MAX_SHARE);
         }
-        if self.lost_by_main.take(hash) {
-            self.share = self.share.saturating_sub(2 * step).max(MIN_SHARE);
+        if self.lost.take(MAIN, hash) {
+            self.share = self.share.saturating_sub(2 * self.step()).max(MIN_SHARE);
         }
+    }
+
+    /// By how much a ghost moves the border.
+    fn step(&self) -> u64 {
+        STEP.max(WHOLE / self.len().max(1) as u64)
     }
 
     /// The window's oldest goes to the main part.
@@ -170,8 +175,7 @@ impl Adaptive {
         self.leave_window(id, hash);
         self.in_window -= 1;
         self.in_main += 1;
-        self.links.unlink(id);
-        self.links.push_front(MAIN, id);
+        self.links.move_front(MAIN, id);
         self.set_seat(id, IN_MAIN);
     }
 
@@ -182,6 +186,7 @@ impl Adaptive {
 
     /// The oldest id of the main part that was not used since it was last passed; `None` where that takes too long.
     fn unused_in_main(&mut self, hash_of: &impl Fn(u32) -> u64) -> Option<u32> {
+        let entries = self.len();
         let mut next = self.links.back(MAIN)?;
         for _ in 0..PASSES {
             if self.seat(next) & USED == 0 {
@@ -189,7 +194,7 @@ impl Adaptive {
                 return Some(next);
             }
             self.set_seat(next, IN_MAIN);
-            self.sketch.count(hash_of(next), 1, self.len());
+            self.sketch.count(hash_of(next), 1, entries);
             // Where there is none, all were passed, and are in their old order.
             next = self.links.before(next)?;
         }
@@ -197,17 +202,22 @@ impl Adaptive {
         None
     }
 
-    /// Whether the window's oldest is worth more than the main part's victim.
-    fn is_admitted(&mut self, candidate: u32, victim: u32, hash_of: &impl Fn(u32) -> u64) -> bool {
-        let asked = self.sketch.estimate(hash_of(candidate)) + (self.seat(candidate) & USED);
-        asked > self.sketch.estimate(hash_of(victim)) || asked > SUSPICIOUS && self.random.u32(..CHANCES) == 0
+    /// Whether the window's oldest is worth more than the main part's victim, of these hashes.
+    fn is_admitted(&mut self, candidate: u32, hash: u64, victim: u64) -> bool {
+        let asked = self.sketch.estimate(hash) + (self.seat(candidate) & USED);
+        asked > self.sketch.estimate(victim) || asked > SUSPICIOUS && self.random.u32(..CHANCES) == 0
     }
 }
 
 impl Order for Adaptive {
     fn insert(&mut self, id: u32, hash_of: impl Fn(u32) -> u64) {
-        self.grow();
+        if self.len() >= self.room {
+            self.grow();
+        }
         self.steer(hash_of(id));
+        if self.seats.len() <= id as usize {
+            self.add_seat(id);
+        }
         self.set_seat(id, 0);
         self.links.push_front(WINDOW, id);
         self.in_window += 1;
@@ -236,26 +246,27 @@ impl Order for Adaptive {
         let part = if self.seat(id) & IN_MAIN == 0 { &mut self.in_window } else { &mut self.in_main };
         *part = part.saturating_sub(1);
         self.links.unlink(id);
-        self.set_seat(id, 0);
     }
 
     fn victim(&mut self, hash_of: impl Fn(u32) -> u64) -> Option<u32> {
-        let candidate = self.links.back(WINDOW).filter(|_| self.in_window >= self.window_limit());
-        let victim = self.unused_in_main(&hash_of);
+        let with_hash = |id| (id, hash_of(id));
+        let candidate =
+            self.links.back(WINDOW).filter(|_| self.in_window >= self.window_limit()).map(with_hash);
+        let victim = self.unused_in_main(&hash_of).map(with_hash);
         match (candidate, victim) {
-            (Some(candidate), Some(victim)) if self.is_admitted(candidate, victim, &hash_of) => {
-                self.promote(candidate, hash_of(candidate));
-                self.lost_by_main.push(hash_of(victim));
+            (Some((candidate, hash)), Some((victim, other))) if self.is_admitted(candidate, hash, other) => {
+                self.promote(candidate, hash);
+                self.lost.push(MAIN, other);
                 Some(victim)
             }
-            (Some(candidate), _) => {
-                self.leave_window(candidate, hash_of(candidate));
-                self.lost_by_window.push(hash_of(candidate));
+            (Some((candidate, hash)), _) => {
+                self.leave_window(candidate, hash);
+                self.lost.push(WINDOW, hash);
                 Some(candidate)
             }
             (None, victim) => {
-                let victim = victim.or_else(|| self.links.back(MAIN))?;
-                self.lost_by_main.push(hash_of(victim));
+                let (victim, hash) = victim.or_else(|| self.links.back(MAIN).map(with_hash))?;
+                self.lost.push(MAIN, hash);
                 Some(victim)
             }
         }
@@ -271,13 +282,12 @@ impl Order for Adaptive {
     }
 
     fn clear(&mut self) {
-        let Self { links, seats, in_window, in_main, share, sketch, lost_by_window, lost_by_main, .. } = self;
+        let Self { links, seats, in_window, in_main, share, sketch, lost, .. } = self;
         links.clear();
         seats.clear();
         (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
         sketch.clear();
-        lost_by_window.clear();
-        lost_by_main.clear();
+        lost.clear();
     }
 
     fn validate(&self) {

@@ -2,13 +2,14 @@
 
 use alloc::vec::Vec;
 
-/// The hashes of the last few ids that went, in a table by hash; one that falls on another's place displaces it.
+/// The hashes of the last few ids that went from each of two parts, in a table by hash; one that falls on another's place
+/// displaces it. The two parts' places are side by side: whoever comes in is looked for in both.
 pub(super) struct Ghosts {
     /// A power of two of them, four for each ghost that counts, or none.
-    slots: Vec<Ghost>,
-    /// How many have gone, modulo 2^32, beginning with as many as count: an empty slot is then too old.
-    turn: u32,
-    /// How many count.
+    slots: Vec<[Ghost; 2]>,
+    /// How many have gone from each part, modulo 2^32, beginning with as many as count: an empty slot is then too old.
+    turns: [u32; 2],
+    /// How many of a part count.
     depth: u32,
 }
 
@@ -20,36 +21,35 @@ struct Ghost {
 
 impl Ghosts {
     pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), turn: 0, depth: 0 }
+        Self { slots: Vec::new(), turns: [0; 2], depth: 0 }
     }
 
-    /// Begins anew and remembers `depth` from now on.
+    /// Begins anew and remembers `depth` of each part from now on.
     pub(super) fn resize(&mut self, depth: u32) {
         self.depth = depth;
         self.slots.clear();
-        self.slots.resize((4 * depth as usize).next_power_of_two(), Ghost::default());
-        self.turn = depth;
+        self.slots.resize((4 * depth as usize).next_power_of_two(), [Ghost::default(); 2]);
+        self.turns = [depth; 2];
     }
 
     /// Forgets all. Keeps the memory.
     pub(super) fn clear(&mut self) {
-        self.slots.fill(Ghost::default());
-        self.turn = self.depth;
+        self.slots.fill([Ghost::default(); 2]);
+        self.turns = [self.depth; 2];
     }
 
-    /// The key of this hash has gone.
-    pub(super) fn push(&mut self, hash: u64) {
-        self.turn = self.turn.wrapping_add(1);
-        let turn = self.turn;
-        if let Some(slot) = self.slot(hash) {
-            *slot = Ghost { tag: tag(hash), turn };
+    /// The key of this hash has gone from the part.
+    pub(super) fn push(&mut self, part: u32, hash: u64) {
+        if let Some((slot, turn)) = self.slot(part, hash) {
+            *turn = turn.wrapping_add(1);
+            *slot = Ghost { tag: tag(hash), turn: *turn };
         }
     }
 
-    /// Whether the key of this hash is one of the last that went. It is forgotten then: it is back.
-    pub(super) fn take(&mut self, hash: u64) -> bool {
-        let (turn, depth) = (self.turn, self.depth);
-        let Some(slot) = self.slot(hash) else { return false };
+    /// Whether the key of this hash is one of the last that went from the part. It is forgotten then: it is back.
+    pub(super) fn take(&mut self, part: u32, hash: u64) -> bool {
+        let depth = self.depth;
+        let Some((slot, turn)) = self.slot(part, hash) else { return false };
         let found = slot.tag == tag(hash) && turn.wrapping_sub(slot.turn) < depth;
         if found {
             slot.turn = turn.wrapping_sub(depth);
@@ -57,9 +57,10 @@ impl Ghosts {
         found
     }
 
-    fn slot(&mut self, hash: u64) -> Option<&mut Ghost> {
+    /// The place of this hash, and how many have gone, of a part.
+    fn slot(&mut self, part: u32, hash: u64) -> Option<(&mut Ghost, &mut u32)> {
         let place = (hash >> 16) as usize & self.slots.len().wrapping_sub(1);
-        self.slots.get_mut(place)
+        self.slots.get_mut(place)?.get_mut(part as usize).zip(self.turns.get_mut(part as usize))
     }
 }
 
@@ -80,20 +81,23 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_remembered_once_and_older_ones_are_not() {
-        let mut ghosts = Ghosts::new();
-        ghosts.push(hash(0));
-        assert!(!ghosts.take(hash(0)), "there is no room yet");
-        ghosts.resize(8);
-        assert!(!ghosts.take(0), "an empty slot is nobody's, whatever its tag");
-        for key in 0..100 {
-            ghosts.push(hash(key));
+        for part in 0..2 {
+            let mut ghosts = Ghosts::new();
+            ghosts.push(part, hash(0));
+            assert!(!ghosts.take(part, hash(0)), "there is no room yet");
+            ghosts.resize(8);
+            assert!(!ghosts.take(part, 0), "an empty slot is nobody's, whatever its tag");
+            for key in 0..100 {
+                ghosts.push(part, hash(key));
+            }
+            assert!(!(0..100).any(|key| ghosts.take(1 - part, hash(key))), "of the other part");
+            assert!(!(0..92).any(|key| ghosts.take(part, hash(key))), "too old");
+            let found = (92..100).filter(|key| ghosts.take(part, hash(*key))).count();
+            assert!(found >= 6, "{found} of 8, where some share a slot");
+            assert!(!(0..100).any(|key| ghosts.take(part, hash(key))), "taken");
+            ghosts.push(part, hash(1));
+            ghosts.clear();
+            assert!(!ghosts.take(part, hash(1)));
         }
-        assert!(!(0..92).any(|key| ghosts.take(hash(key))), "too old");
-        let found = (92..100).filter(|key| ghosts.take(hash(*key))).count();
-        assert!(found >= 6, "{found} of 8, where some share a slot");
-        assert!(!(0..100).any(|key| ghosts.take(hash(key))), "taken");
-        ghosts.push(hash(1));
-        ghosts.clear();
-        assert!(!ghosts.take(hash(1)));
     }
 }

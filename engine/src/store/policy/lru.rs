@@ -5,7 +5,7 @@ use super::Order;
 
 /// Exact least-recently-used order of ids. Every operation is constant time, a walk goes from the newest to the oldest.
 pub(crate) struct Lru {
-    links: Links,
+    links: Links<1>,
 }
 
 const HEAD: u32 = 0;
@@ -13,7 +13,7 @@ const HEAD: u32 = 0;
 impl Lru {
     /// An empty order of the ids `0..ids`.
     pub(super) const fn new(ids: usize) -> Self {
-        Self { links: Links::new(1, ids) }
+        Self { links: Links::new(ids) }
     }
 
     #[cfg(test)]

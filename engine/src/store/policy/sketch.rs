@@ -2,15 +2,16 @@
 
 use alloc::vec::Vec;
 
-/// Words of a block; a key's four counters are in one, so that a look touches one line of the processor's cache.
-const WORDS: usize = 8;
+/// Lanes of a block. A key's four counters are in one block, so that a look touches one line of the processor's cache, and
+/// each of them in a lane of its own choice: the first row's in the lowest four bits, and so on.
+const LANES: usize = 32;
 /// Entries that share a block: 16 counters, or 8 bytes, for each.
 const ENTRIES_PER_BLOCK: usize = 8;
 /// The most that a counter says. Telling keys apart that are asked for often needs no more (TinyLFU, section 3.4).
-const MOST: u64 = 15;
+const MOST: u16 = 15;
 /// After so many counts per entry everything is halved: what was often asked for long ago counts less and less.
 const SAMPLE_PER_ENTRY: usize = 10;
-const HALVED: u64 = 0x7777_7777_7777_7777;
+const HALVED: u16 = 0x7777;
 
 /// A count-min sketch of four rows, with four bits a counter and conservative update.
 ///
@@ -21,7 +22,7 @@ const HALVED: u64 = 0x7777_7777_7777_7777;
 #[derive(Default)]
 pub(super) struct Sketch {
     /// A power of two of them, or none.
-    blocks: Vec<[u64; WORDS]>,
+    blocks: Vec<[u16; LANES]>,
     /// How often each block has been halved, modulo 256.
     halvings: Vec<u8>,
     /// How often it should have been.
@@ -35,14 +36,14 @@ impl Sketch {
         let blocks = entries.div_ceil(ENTRIES_PER_BLOCK).next_power_of_two();
         self.blocks.clear();
         self.halvings.clear();
-        self.blocks.resize(blocks, [0; WORDS]);
+        self.blocks.resize(blocks, [0; LANES]);
         self.halvings.resize(blocks, self.due);
         self.counted = 0;
     }
 
     /// Forgets all counts. Keeps the memory.
     pub(super) fn clear(&mut self) {
-        self.blocks.fill([0; WORDS]);
+        self.blocks.fill([0; LANES]);
         self.counted = 0;
     }
 
@@ -51,7 +52,7 @@ impl Sketch {
         let (at, hash) = self.place(hash);
         let (Some(block), Some(halvings)) = (self.blocks.get(at), self.halvings.get(at)) else { return 0 };
         let late = self.due.wrapping_sub(*halvings);
-        (least(block, hash) as u8).checked_shr(late.into()).unwrap_or(0)
+        (least(counts(block, hash)) as u8).checked_shr(late.into()).unwrap_or(0)
     }
 
     /// Counts the key of this hash so many times, in a cache of so many entries.
@@ -60,16 +61,16 @@ impl Sketch {
         let (Some(block), Some(halvings)) = (self.blocks.get_mut(at), self.halvings.get_mut(at)) else {
             return;
         };
-        for _ in 0..self.due.wrapping_sub(core::mem::replace(halvings, self.due)).min(4) {
-            block.iter_mut().for_each(|word| *word = *word >> 1 & HALVED);
+        let late = self.due.wrapping_sub(core::mem::replace(halvings, self.due));
+        if late > 0 {
+            halve(block, late);
         }
         // As if the least of its counters were incremented so many times: none of them falls behind.
-        let wanted = (least(block, hash) + u64::from(times)).min(MOST);
-        for row in 0..4 {
-            let (word, shift) = counter(hash, row);
-            if let Some(word) = block.get_mut(word) {
-                let missing = wanted.saturating_sub(*word >> shift & MOST);
-                *word += missing << shift;
+        let counts = counts(block, hash);
+        let wanted = (least(counts) + u16::from(times)).min(MOST);
+        for (row, count) in counts.into_iter().enumerate() {
+            if let Some(lane) = block.get_mut(lane(hash, row)) {
+                *lane += wanted.saturating_sub(count) << (4 * row);
             }
         }
         self.counted += usize::from(times);
@@ -86,15 +87,26 @@ impl Sketch {
     }
 }
 
-/// Where a row's counter is: its word, and by how much to shift that.
-fn counter(hash: u64, row: u32) -> (usize, u32) {
-    let choice = (hash >> (8 * row)) as usize & 31;
-    (2 * row as usize + choice / 16, choice as u32 % 16 * 4)
+/// Halves a block so many times.
+#[cold]
+fn halve(block: &mut [u16; LANES], times: u8) {
+    for _ in 0..times.min(4) {
+        block.iter_mut().for_each(|lane| *lane = *lane >> 1 & HALVED);
+    }
 }
 
-fn least(block: &[u64; WORDS], hash: u64) -> u64 {
-    let counters = (0..4).map(|row| counter(hash, row));
-    counters.filter_map(|(word, shift)| block.get(word).map(|word| word >> shift & MOST)).min().unwrap_or(0)
+/// Which lane a key's counter of this row is in.
+fn lane(hash: u64, row: usize) -> usize {
+    (hash >> (8 * row)) as usize % LANES
+}
+
+/// What the counters of a key say, row by row.
+fn counts(block: &[u16; LANES], hash: u64) -> [u16; 4] {
+    core::array::from_fn(|row| block.get(lane(hash, row)).map_or(0, |lane| lane >> (4 * row) & MOST))
+}
+
+fn least(counts: [u16; 4]) -> u16 {
+    counts.into_iter().min().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ struct Textbook {
     window: Vec<(u32, bool)>,
     main: Vec<(u32, bool)>,
     sketch: Sketch,
-    ghosts: Option<(Ghosts, Ghosts)>,
+    ghosts: Option<Ghosts>,
     share: f64,
     room: usize,
 }
@@ -46,17 +46,16 @@ impl Textbook {
             }
             self.room = (2 * self.room).max(64);
             self.sketch.resize(self.room);
-            let mut ghosts = (Ghosts::new(), Ghosts::new());
-            ghosts.0.resize(4);
-            ghosts.1.resize(4);
+            let mut ghosts = Ghosts::new();
+            ghosts.resize(4);
             self.ghosts = Some(ghosts);
         }
         let step = (WHOLE / self.len().max(1) as f64).floor().max(256.0);
-        let (window, main) = self.ghosts.as_mut().expect("made above");
-        if window.take(hash_of(id)) {
+        let ghosts = self.ghosts.as_mut().expect("made above");
+        if ghosts.take(0, hash_of(id)) {
             self.share = (self.share + step).min(61_440.0);
         }
-        if main.take(hash_of(id)) {
+        if ghosts.take(1, hash_of(id)) {
             self.share = (self.share - 2.0 * step).max(655.0);
         }
         self.window.insert(0, (id, false));
@@ -103,17 +102,17 @@ impl Textbook {
         let candidate = self.window.last().copied().filter(|_| self.window.len() >= self.limit());
         let Some((candidate, used)) = candidate else {
             let victim = victim.or_else(|| self.main.last().map(|seat| seat.0))?;
-            self.ghosts.as_mut()?.1.push(hash_of(victim));
+            self.ghosts.as_mut()?.push(1, hash_of(victim));
             return Some(victim);
         };
         let worth = self.sketch.estimate(hash_of(candidate)) + u8::from(used);
         if let Some(victim) = victim.filter(|victim| worth > self.sketch.estimate(hash_of(*victim))) {
             self.promote(hash_of);
-            self.ghosts.as_mut()?.1.push(hash_of(victim));
+            self.ghosts.as_mut()?.push(1, hash_of(victim));
             return Some(victim);
         }
         self.sketch.count(hash_of(candidate), 1 + u8::from(used), self.len());
-        self.ghosts.as_mut()?.0.push(hash_of(candidate));
+        self.ghosts.as_mut()?.push(0, hash_of(candidate));
         Some(candidate)
     }
 
