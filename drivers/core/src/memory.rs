@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder_engine::Instant;
@@ -23,7 +23,7 @@ mod tests;
 
 pub use builder::MemoryCacheBuilder;
 use reads::Reads;
-use shard::{Room, Shard, Size, Writing};
+use shard::{Room, Shard, Writing};
 
 /// A bounded map with time to live and LRU eviction, for any number of threads.
 ///
@@ -31,8 +31,11 @@ use shard::{Room, Shard, Size, Writing};
 /// look at them in place with [`get_with`](Self::get_with).
 ///
 /// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
-/// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. The clock is not read until an entry
-/// has a time to live. Keys are hashed once, with `S`.
+/// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. Keys are hashed once, with `S`.
+///
+/// No clock is read where no entry of the shard has a time to live, nor, under [`Policy::Adaptive`](crate::Policy::Adaptive),
+/// by a hit of one that has none. Its other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of
+/// the entry's deadline: that is exact unless the kernel's tick is later than this.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with
@@ -77,12 +80,8 @@ struct Inner<K, V, S> {
     listener: Option<Listener<K, V>>,
     max_entries: usize,
     max_bytes: Option<u64>,
-    /// The largest entry in bytes.
-    entry_limit: u64,
     /// Those that only share a shard, where hits do: then those of several threads do not wait for each other.
     reads: Option<Reads>,
-    /// Whether an entry ever had a deadline: the clock costs more than a hit, and is not read before.
-    is_timed: AtomicBool,
     /// Where the next sweep goes on.
     next_sweep: AtomicUsize,
     /// Which shard is the next to evict for another.
@@ -120,12 +119,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         let hash = self.inner.hasher.hash_one(key);
         let shard = self.shard(hash);
         let Some(reads) = &self.inner.reads else {
-            return self.change(shard, |store| store.get_hashed(self.now(), hash, key).map(look));
+            return self.change(shard, |store| store.get_hashed(self.now(store), hash, key).map(look));
         };
         let store = shard.read();
-        let found = store.get_shared_hashed(self.now(), hash, key);
+        let found =
+            store.get_shared_hashed(hash, key, |deadline| self.inner.clock.now_to_tell(deadline)).map(look);
+        drop(store);
         reads.count(found.is_some());
-        found.map(look)
+        found
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.
@@ -136,7 +137,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     {
         let hash = self.inner.hasher.hash_one(key);
         let store = self.shard(hash).read();
-        store.peek_hashed(self.now(), hash, key).is_some()
+        store.peek_hashed(self.now(&store), hash, key).is_some()
     }
 
     /// Sets a value with the default time to live; the answer is the one it replaces.
@@ -154,18 +155,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) -> Result<Option<V>, TooLarge> {
-        let ttl = ttl.into().or_default(self.inner.default_ttl);
-        if ttl.is_some() && !self.inner.is_timed.load(Ordering::Relaxed) {
-            self.inner.is_timed.store(true, Ordering::Relaxed);
-        }
-        let bytes = (self.inner.weigher)(&key, &value);
-        let hash = self.inner.hasher.hash_one(&key);
-        let ttl = ttl.map(|ttl| self.inner.ttl_jitter.shorten(ttl, hash));
-        let (mut shard, now) = self.with_room(hash, &key, bytes, ttl);
-        let deadline = ttl.map_or(Instant::NEVER, |ttl| now.saturating_add(ttl));
-        let replaced = shard.insert_hashed(now, hash, key, value, bytes, deadline);
-        self.let_go(shard);
-        Ok(replaced?.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
+        let replaced = self.set(key, value, ttl.into().or_default(self.inner.default_ttl))?;
+        Ok(replaced.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
     }
 
     /// The value of a key, or that of `make`, which is set with the default time to live. Two callers at once may both
@@ -194,7 +185,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.inner.hasher.hash_one(key);
-        let removed = self.change(self.shard(hash), |store| store.remove_hashed(self.now(), hash, key));
+        let removed = self.change(self.shard(hash), |store| store.remove_hashed(self.now(store), hash, key));
         removed.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Removed))
     }
 
@@ -219,7 +210,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     {
         self.inner.shards.iter().flat_map(|shard| {
             let store = shard.read();
-            let now = self.now();
+            let now = self.now(&store);
             let live = store.iter().filter(|entry| entry.deadline > now || entry.deadline.is_never());
             live.map(|entry| (entry.key.clone(), entry.value.clone())).collect::<Vec<_>>()
         })
@@ -232,7 +223,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     #[allow(clippy::must_use_candidate, reason = "called for what it does, not for the count")]
     pub fn sweep(&self) -> usize {
         let next = self.inner.next_sweep.fetch_add(1, Ordering::Relaxed) % self.inner.shards.len().max(1);
-        let sweep = |shard| self.change(shard, |store| store.sweep(self.now(), 256));
+        let sweep = |shard| self.change(shard, |store| store.sweep(self.now(store), 256));
         self.inner.shards.get(next).map_or(0, sweep)
     }
 
@@ -270,47 +261,39 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         stats
     }
 
-    /// The shard of a key, with the room that its new value needs, and when it was locked.
-    fn with_room(
-        &self,
-        hash: u64,
-        key: &K,
-        bytes: u64,
-        ttl: Option<Duration>,
-    ) -> (Writing<'_, K, V>, Instant) {
+    /// Sets a value; the answer is the one that it replaces.
+    fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Result<Option<(K, V)>, TooLarge> {
+        let bytes = (self.inner.weigher)(&key, &value);
+        let hash = self.inner.hasher.hash_one(&key);
         loop {
             let mut shard = self.shard(hash).write(self.inner.room.as_ref());
-            let now = self.now();
-            // What is refused, or over at once, needs none.
-            if self.inner.room.is_none() || bytes > self.inner.entry_limit || ttl == Some(Duration::ZERO) {
-                return (shard, now);
-            }
-            let mut old = shard.peek_hashed(now, hash, key).map(|old| old.bytes);
-            let missing = loop {
-                let entry = Size { entries: u64::from(old.is_none()), bytes: 0 };
-                let weight = Size { entries: 0, bytes: bytes.saturating_sub(old.unwrap_or(0)) };
-                let bound = match () {
-                    () if !shard.take(entry) => Bound::Entries,
-                    () if !shard.take(entry.plus(weight)) => Bound::Bytes,
-                    () => return (shard, now),
-                };
-                if !shard.evict(now, bound) {
-                    break bound;
+            let now = if ttl.is_some() { self.inner.clock.now() } else { self.now(&shard) };
+            let deadline = ttl.map_or(Instant::NEVER, |ttl| self.deadline(now, hash, ttl));
+            let missing = match shard.place(now, hash, &key, bytes, deadline) {
+                Ok(place) => {
+                    let replaced = place.insert(key, value, bytes, deadline);
+                    self.let_go(shard);
+                    return replaced;
                 }
-                // The victim may have been the old value itself.
-                old = old.and_then(|_| shard.peek_hashed(now, hash, key)).map(|old| old.bytes);
+                Err(bound) => bound,
             };
             self.let_go(shard);
             self.evict_anywhere(missing);
         }
     }
 
+    #[inline(never)] // most caches need none, or need the clock, which costs more
+    fn deadline(&self, now: Instant, hash: u64, ttl: Duration) -> Instant {
+        now.saturating_add(self.inner.ttl_jitter.shorten(ttl, hash))
+    }
+
     /// Evicts an entry of the next shard that has one: that of the newcomer has none left.
+    #[cold]
     fn evict_anywhere(&self, bound: Bound) {
         let shards = &self.inner.shards;
         let next = || self.inner.next_victim.fetch_add(1, Ordering::Relaxed) & (shards.len() - 1);
         let mut turns = (0..shards.len()).filter_map(|_| shards.get(next()));
-        turns.any(|shard| self.change(shard, |store| store.evict(self.now(), bound)));
+        turns.any(|shard| self.change(shard, |store| store.evict(self.now(store), bound)));
     }
 
     /// Changes a shard, lets go of it, and tells the listener what has ended by that.
@@ -321,8 +304,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         result
     }
 
-    fn let_go(&self, mut shard: Writing<'_, K, V>) {
-        let Some(listener) = &self.inner.listener else { return };
+    #[inline(always)] // without a listener it is the lock's release, which every change ends with
+    fn let_go(&self, shard: Writing<'_, K, V>) {
+        if let Some(listener) = &self.inner.listener {
+            Self::tell(listener, shard);
+        }
+    }
+
+    #[inline(never)]
+    fn tell(listener: &Listener<K, V>, mut shard: Writing<'_, K, V>) {
         let removals = shard.take_removals();
         drop(shard);
         for removal in removals {
@@ -341,13 +331,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     fn shard(&self, hash: u64) -> &Shard<K, V> {
         let shards = &self.inner.shards;
         // The high bits, but for those that the store's table takes for its tags; it takes the low ones to find a place.
-        let index = (hash >> 41) as usize & (shards.len() - 1);
-        shards.get(index).unwrap_or(&shards[0])
+        &shards[(hash >> 41) as usize & (shards.len() - 1)]
     }
 
-    /// The time, as far as it matters. Asked for with the shard locked: whoever set a deadline there has said so before.
-    fn now(&self) -> Instant {
-        if self.inner.is_timed.load(Ordering::Relaxed) { self.inner.clock.now() } else { Instant::EPOCH }
+    /// The time, as far as it matters to a shard, whose lock is held.
+    fn now(&self, store: &Store<K, V, ()>) -> Instant {
+        if store.is_timed() { self.inner.clock.now() } else { Instant::EPOCH }
     }
 }
 

@@ -77,6 +77,7 @@ mod entries;
 mod idle;
 mod jitter;
 mod links;
+mod place;
 mod policy;
 mod rebuild;
 mod removal;
@@ -100,10 +101,11 @@ pub use entries::Bound;
 use hashbrown::{Equivalent, HashTable};
 use idle::Idle;
 pub use jitter::TtlJitter;
+pub use place::Place;
 pub use policy::Policy;
 use policy::{Order, Ordering};
 pub use removal::{Removal, RemovalCause};
-use slab::{Entry, Slab, is_over};
+use slab::{Slab, is_over};
 pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
@@ -231,6 +233,13 @@ impl<K, V, S> Store<K, V, S> {
         self.wheel.next()
     }
 
+    /// Whether what time it is may matter to the entries held: `false` while none has a deadline, and there is no time to
+    /// idle. A caller to whom a clock is dear may pass any `now` that is over, then, to a call that sets no deadline.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.idle.is_some() || !self.wheel.is_empty()
+    }
+
     /// The live entries, most recently used first; a walk changes no recency.
     ///
     /// What has expired by the latest `now` that the store was given is skipped.
@@ -352,7 +361,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.get_shared_hashed(now, self.hash_of(key), key)
+        self.get_shared_hashed(self.hash_of(key), key, |_| now)
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
@@ -374,14 +383,16 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.hit(now, hash, key).map(|value| &*value)
     }
 
-    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already.
-    pub fn get_shared_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already. He is asked for `now` where the entry has a
+    /// deadline, and told that: he need not look at a clock more closely than it takes to tell which is earlier.
+    #[inline]
+    pub fn get_shared_hashed<Q>(&self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
     where
         Q: Equivalent<K> + ?Sized,
     {
         let id = self.find(hash, key)?;
         let entry = self.slab.get(id)?;
-        if entry.is_over(self.time(now)) {
+        if !entry.deadline.is_never() && entry.is_over(self.time(now(entry.deadline))) {
             return None;
         }
         self.order.touch_shared(id);
@@ -477,21 +488,13 @@ impl<K: Eq, V, S> Store<K, V, S> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Option<(K, V)>, TooLarge> {
-        let now = self.advance(now);
-        if !self.wheel.is_idle(now) {
-            self.sweep(now, STEPS_PER_INSERT);
-        }
-        let old = self.find_live(now, hash, &key);
-        let limit = self.config.entry_limit();
-        if bytes > limit {
-            self.refuse(old);
-            return Err(TooLarge { bytes, limit });
-        }
-        let Some(id) = old else {
-            self.admit(Entry { hash, deadline, key, value }, bytes);
-            return Ok(None);
-        };
-        Ok(self.overwrite(id, value, bytes, deadline).map(|old| (key, old)))
+        self.place_hashed(now, hash, &key).insert(key, value, bytes, deadline)
+    }
+
+    /// Where the value of `key` is, or would be, for a caller who has hashed it already: the first half of an
+    /// [`insert_hashed`](Self::insert_hashed).
+    pub fn place_hashed(&mut self, now: Instant, hash: u64, key: &K) -> Place<'_, K, V, S> {
+        Place::find(self, now, hash, key)
     }
 
     /// Moves the deadline of `key`'s live entry, earlier or later; `false` where there is none. Constant time.

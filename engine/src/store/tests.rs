@@ -547,3 +547,19 @@ fn every_transition_of_an_entry() {
         }
     }
 }
+
+#[test]
+fn a_store_is_timed_while_an_entry_has_a_deadline_or_may_be_idle() {
+    let mut store = of_entries(10);
+    fill(&mut store, &["a", "b"]);
+    assert!(!store.is_timed());
+    store.insert(at(0), "c", 0, 1, at(10)).expect("fits");
+    store.insert(at(0), "d", 0, 1, at(20_000)).expect("fits");
+    store.sweep(at(15), 10);
+    assert!(store.is_timed(), "there is another");
+    assert!(store.renew(at(15), "d", NEVER));
+    store.sweep(at(30_000), 10);
+    assert!(!store.is_timed());
+    let time_to_idle = Some(Duration::from_secs(1));
+    assert!(self::store(StoreConfig { time_to_idle, ..StoreConfig::default() }).is_timed());
+}

@@ -154,6 +154,11 @@ impl Wheel {
         self.first_bucket().map(|(_, start)| instant_of(start))
     }
 
+    /// Whether no id is in, as far as is known: it may take a [`pop`](Self::pop) to notice that the last has gone.
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle_until == u64::MAX
+    }
+
     /// Forgets every id. Keeps the memory.
     pub(super) fn clear(&mut self) {
         self.links.clear();

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use foldhash::SharedSeed;
@@ -215,9 +215,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
                 listener: self.listener,
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
-                entry_limit: config.max_entry_bytes.min(config.max_bytes),
                 reads: (self.policy == Policy::Adaptive && self.time_to_idle.is_none()).then(Reads::new),
-                is_timed: AtomicBool::new(self.default_ttl.is_some() || self.time_to_idle.is_some()),
                 next_sweep: AtomicUsize::new(0),
                 next_victim: AtomicUsize::new(0),
             }),

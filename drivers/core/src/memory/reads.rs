@@ -3,6 +3,7 @@
 //! An atomic addition costs as much as the rest of a hit. A thread that has a place to itself needs none: it reads its
 //! number and writes the next, and nobody else writes there.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +13,8 @@ const PLACES: usize = 64;
 /// Hits and misses of reads that shared their shard with others.
 pub(super) struct Reads {
     places: Box<[Place]>,
-    shared: Place,
+    /// On the heap as well: what is next to this struct is read all the time.
+    shared: Box<Place>,
 }
 
 /// On a cache line of its own.
@@ -25,36 +27,51 @@ struct Place {
 
 impl Reads {
     pub(super) fn new() -> Self {
-        Self { places: (0..PLACES).map(|_| Place::default()).collect(), shared: Place::default() }
+        Self { places: (0..PLACES).map(|_| Place::default()).collect(), shared: Box::default() }
     }
 
+    #[inline]
     pub(super) fn count(&self, is_hit: bool) {
-        let place = SEAT.try_with(|seat| self.places.get(seat.0)).ok().flatten();
-        let [misses, hits] = &place.unwrap_or(&self.shared).counts;
+        let place = self.places.get(SEAT.get());
+        let Some(Place { counts: [misses, hits] }) = place else { return self.count_without_place(is_hit) };
         let count = if is_hit { hits } else { misses };
-        if place.is_some() {
-            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        } else {
-            count.fetch_add(1, Ordering::Relaxed);
+        count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// By a thread that reads for the first time, or has come too late for a place.
+    #[cold]
+    fn count_without_place(&self, is_hit: bool) {
+        if SEAT.get() == UNSEATED {
+            // Where that cannot be, the thread is about to end.
+            let _ = TAKEN.try_with(|seat| SEAT.set(seat.0));
         }
+        let place = self.places.get(SEAT.get()).unwrap_or(&self.shared);
+        let [misses, hits] = &place.counts;
+        let count = if is_hit { hits } else { misses };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Hits and misses so far.
     pub(super) fn sums(&self) -> (u64, u64) {
         let sum = |which: usize| {
-            let counts = self.places.iter().chain([&self.shared]).filter_map(|place| place.counts.get(which));
+            let counts =
+                self.places.iter().chain([&*self.shared]).filter_map(|place| place.counts.get(which));
             counts.map(|count| count.load(Ordering::Relaxed)).sum()
         };
         (sum(1), sum(0))
     }
 }
 
-/// Which place a thread has, in every cache. From [`PLACES`] on there is none.
-struct Seat(usize);
-
 thread_local! {
-    static SEAT: Seat = Seat::take();
+    /// Which place the thread has, in every cache. From [`PLACES`] on there is none.
+    static SEAT: Cell<usize> = const { Cell::new(UNSEATED) };
+    /// What gives that back when the thread ends. Apart, because each access to what has a destructor asks whether it ran.
+    static TAKEN: Seat = Seat::take();
 }
+
+const UNSEATED: usize = usize::MAX;
+
+struct Seat(usize);
 
 static SEATS: Mutex<Seats> = Mutex::new(Seats { left: Vec::new(), next: 0 });
 
@@ -77,6 +94,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        SEAT.set(UNSEATED);
         SEATS.lock().unwrap_or_else(PoisonError::into_inner).left.push(self.0);
     }
 }

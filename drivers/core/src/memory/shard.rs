@@ -6,16 +6,19 @@
 //! newcomer gets without anybody else noticing: in a full cache an insert only reads that there is no room.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use larder_engine::store::Store;
+use larder_engine::Instant;
+use larder_engine::store::{Bound, Place, Store, StoreConfig};
+
+#[cfg(not(all(test, shuttle)))]
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(not(all(test, shuttle)))]
+use std::sync::atomic::AtomicU64;
 
 // In tests of interleavings, a scheduler decides at each of these who goes on.
 #[cfg(all(test, shuttle))]
 use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
-#[cfg(not(all(test, shuttle)))]
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
@@ -30,11 +33,16 @@ impl<K, V> Shard<K, V> {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, ()>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner)
+        let store = self.store.read();
+        #[cfg(all(test, shuttle))]
+        let store = store.expect("no test panics with a lock held");
+        store
     }
 
     pub(super) fn write<'a>(&'a self, room: Option<&'a Room>) -> Writing<'a, K, V> {
-        let store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        let store = self.store.write();
+        #[cfg(all(test, shuttle))]
+        let store = store.expect("no test panics with a lock held");
         let taken = room.map_or(Size::ZERO, |room| room.size_of(&store));
         Writing { store, room, taken }
     }
@@ -49,17 +57,26 @@ pub(super) struct Writing<'a, K, V> {
     taken: Size,
 }
 
-impl<K, V> Writing<'_, K, V> {
-    /// Takes the room that the shard needs to grow by so much; `false` where not enough is left.
-    pub(super) fn take(&mut self, more: Size) -> bool {
-        let Some(room) = self.room else { return true };
-        let held = room.size_of(&self.store);
-        let missing = held.plus(more).minus(self.taken);
-        let is_there = missing == Size::ZERO || room.take(missing);
-        if is_there {
-            self.taken = self.taken.plus(missing);
+impl<K: Eq, V> Writing<'_, K, V> {
+    /// The place of a key, with the room that its new value needs. Or the bound that does not allow it, where the shard has
+    /// nothing left to evict.
+    #[inline]
+    pub(super) fn place(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: &K,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Place<'_, K, V, ()>, Bound> {
+        let mut place = self.store.place_hashed(now, hash, key);
+        if let Some(room) = self.room {
+            // Most overwrites need none, and what is over at once.
+            if place.bytes().is_none_or(|old| old < bytes) && deadline > now {
+                room.make(&mut self.taken, &mut place, bytes)?;
+            }
         }
-        is_there
+        Ok(place)
     }
 }
 
@@ -139,16 +156,36 @@ impl Room {
         Size { entries, bytes }
     }
 
-    /// All of it, or nothing.
-    fn take(&self, size: Size) -> bool {
-        if !take(&self.entries, size.entries) {
-            return false;
+    /// Takes the room that a new value of so many bytes needs in its place, and evicts from the same shard where there is
+    /// not enough.
+    fn make<K, V>(&self, taken: &mut Size, place: &mut Place<'_, K, V, ()>, bytes: u64) -> Result<(), Bound> {
+        let StoreConfig { max_bytes, max_entry_bytes, .. } = *place.store().config();
+        if bytes > max_entry_bytes.min(max_bytes) {
+            return Ok(()); // to be refused
         }
-        let is_there = !self.is_weighed || take(&self.bytes, size.bytes);
-        if !is_there {
-            give(&self.entries, size.entries);
+        loop {
+            let old = place.bytes();
+            let more =
+                Size { entries: u64::from(old.is_none()), bytes: bytes.saturating_sub(old.unwrap_or(0)) };
+            let Err(bound) = self.hold(taken, self.size_of(place.store()).plus(more)) else { return Ok(()) };
+            if !place.evict(bound) {
+                return Err(bound);
+            }
         }
-        is_there
+    }
+
+    /// Takes what of so much has not been taken yet, all of it or nothing.
+    fn hold(&self, taken: &mut Size, size: Size) -> Result<(), Bound> {
+        let missing = size.minus(*taken);
+        if !take(&self.entries, missing.entries) {
+            return Err(Bound::Entries);
+        }
+        if self.is_weighed && !take(&self.bytes, missing.bytes) {
+            give(&self.entries, missing.entries);
+            return Err(Bound::Bytes);
+        }
+        *taken = taken.plus(missing);
+        Ok(())
     }
 
     fn give(&self, size: Size) {

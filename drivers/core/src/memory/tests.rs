@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use larder_engine::store::Policy;
 
+use super::shard::Size;
 use super::*;
 
 type Sharded = MemoryCache<u64, u64>;
@@ -90,7 +91,7 @@ fn an_overwrite_whose_old_value_was_evicted_for_it_takes_all_of_its_room() {
     let cache: Sharded = builder.weigher(|_, value| *value).build().expect("valid");
     for turn in 0..20_000_u64 {
         cache.insert(turn * turn % 7, turn * 31 % 29 + 1).expect("fits");
-        assert!(cache.stats().memory_usage <= 30);
+        assert!(cache.contains(&(turn * turn % 7)) && cache.stats().memory_usage <= 30);
         check_room(&cache);
     }
 }
@@ -171,14 +172,49 @@ fn reads_that_share_a_shard_count_and_mark() {
     assert_eq!(cache.get(&1), None, "the clock is read from now on");
 }
 
-/// Has the cache go by a clock of the test's; the answer moves that on.
+/// Has the cache go by a clock of the test's, which the answer moves on.
 fn set_clock<V>(cache: &mut MemoryCache<u32, V>) -> impl Fn(Duration) + use<V> {
-    let start = std::time::Instant::now();
     let passed = Arc::new(AtomicU64::new(0));
-    let inner = Arc::get_mut(&mut cache.inner).expect("nobody else has it yet");
     let same = Arc::clone(&passed);
-    inner.clock = Clock::new(move || start + Duration::from_nanos(same.load(Ordering::Relaxed)));
+    set_source(cache, move || Duration::from_nanos(same.load(Ordering::Relaxed)));
     move |time| _ = passed.fetch_add(time.as_nanos() as u64, Ordering::Relaxed)
+}
+
+fn set_source<V>(cache: &mut MemoryCache<u32, V>, passed: impl Fn() -> Duration + Send + Sync + 'static) {
+    let start = std::time::Instant::now();
+    let inner = Arc::get_mut(&mut cache.inner).expect("nobody else has it yet");
+    inner.clock = Clock::new(move || start + passed());
+}
+
+#[test]
+fn no_clock_is_read_where_no_entry_of_the_shard_has_a_deadline() {
+    for policy in [Policy::Lru, Policy::Adaptive] {
+        let mut cache: MemoryCache<u32, u32> = MemoryCache::builder().policy(policy).build().expect("valid");
+        let reads = Arc::new(AtomicU64::new(0));
+        let same = Arc::clone(&reads);
+        // A minute passes whenever somebody looks.
+        let minutes = move || Duration::from_secs(60 * same.fetch_add(1, Ordering::Relaxed));
+        set_source(&mut cache, minutes);
+        let reads = || reads.swap(1, Ordering::Relaxed) - 1;
+        let all = || {
+            for key in 0..10 {
+                cache.insert(key, key).expect("fits");
+                assert!(
+                    cache.get(&key).is_some() && cache.contains(&key) && cache.get(&(key + 20)).is_none()
+                );
+            }
+            assert!(cache.remove(&9).is_some() && cache.iter_snapshot().count() >= 9 && cache.sweep() < 2);
+        };
+        all();
+        assert_eq!(reads(), 0, "{policy:?}");
+        cache.insert_with_ttl(10, 10, Duration::from_secs(90)).expect("fits");
+        all();
+        assert!(reads() > 0 && cache.get(&10).is_none());
+        cache.sweep();
+        reads();
+        all();
+        assert_eq!(reads(), 0, "{policy:?}: the last deadline is over");
+    }
 }
 
 type Told = (u32, u32, RemovalCause);
@@ -249,6 +285,7 @@ fn a_hit_renews_the_time_to_idle_and_nothing_else_does() {
         let builder = MemoryCache::builder().time_to_idle(Duration::from_secs(40)).policy(policy);
         let mut cache: MemoryCache<u32, u8> = builder.build().expect("valid");
         let pass = set_clock(&mut cache);
+        pass(Duration::from_secs(100));
         cache.insert(1, 1).expect("fits");
         cache.insert(2, 2).expect("fits");
         cache.insert_with_ttl(3, 3, Duration::from_secs(50)).expect("fits");
