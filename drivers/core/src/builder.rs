@@ -297,6 +297,10 @@ impl RedisBuilder {
     }
 
     /// Whether this process answers from its memory while Redis cannot be asked. Default true.
+    ///
+    /// Without, there is also nobody to answer for a key while a write of it may still be executed that was sent on a lost
+    /// connection, where the server will not end that (Redis before 6.2, a user without the right to `CLIENT`): until it was,
+    /// the old value may come back.
     #[doc(alias = "enable_fallback")]
     pub fn fallback(mut self, enabled: bool) -> Self {
         self.fallback = enabled;

@@ -49,7 +49,7 @@ impl Oracle {
         let source_op = &self.ops[source];
         let here = source_op.accepted_here().filter(|_| source_op.process == process);
         let made = source_op.executed.max(here);
-        let is_own = source_op.process == process && !self.is_late_zombie(source);
+        let is_own = source_op.process == process && !self.is_at_large(source);
         let was_over = is_own && source_op.ended.is_some_and(|(ended, ..)| ended < write_begun);
         let holds = made.is_none_or(|made| made > write_begun);
         self.check(Rule::F1, holds, || {
@@ -62,9 +62,13 @@ impl Oracle {
         });
     }
 
-    /// Whether a SET was executed so late that who cannot end connections has to give up waiting for it.
-    fn is_late_zombie(&self, source: usize) -> bool {
+    /// Whether a SET may come back where connections cannot be ended: it was executed so late that the fallback tier, which
+    /// answers for its key meanwhile, has to give up waiting for it; or there is none.
+    fn is_at_large(&self, source: usize) -> bool {
         let (op, setup) = (&self.ops[source], &self.setup);
+        if setup.old_server > 0 && setup.tier == 0 {
+            return true;
+        }
         // A clock that is behind and catches up makes the wait shorter.
         let waits = millis(setup.stall_timeout).saturating_sub(setup.clock_error());
         let waited = |at: Instant| at.saturating_add(waits);
