@@ -371,7 +371,7 @@ impl RedisBuilder {
     ///
     /// For finding a fault, not for every day: keys and values are hashed, which takes microseconds for an operation. What is
     /// recorded is kept in memory, and with it two states of each machine, mostly of the fallback tier: for each copy the length of
-    /// its key and some 50 bytes. To write that down takes the lock of a shard for two or three microseconds for each copy in it, now
+    /// its key and some 30 bytes. To write that down takes the lock of a shard for two or three microseconds for each copy in it, now
     /// and then.
     pub fn record(mut self, max_bytes: usize) -> Self {
         self.record = Some(max_bytes);

@@ -28,10 +28,10 @@
 //!
 //! A machine can only be replayed from a state that is known. So from time to time the state is written down as well, and the steps
 //! before it are let go of when there are more than enough behind it: a recording holds the latest steps, up to the bytes that it
-//! may, or twice those of the state where they are more, and at least half as many. They may be fewer where a lane has not come to rest for so long (nothing encoded that is not
-//! handed over, no handshake). States come on top: about 100 bytes for a breaker, 1 KB and 50 bytes for each operation for a
-//! lane, 1 KB and 50 bytes and the key for each copy and each entry of the journal for a tier shard. What an operation takes does not
-//! depend on the size of its value.
+//! may, or twice those of the state where they are more, and at least half as many. They may be fewer where a lane has not come to
+//! rest for so long (nothing encoded that is not handed over, no handshake). States come on top: about 100 bytes for a breaker, 300
+//! and 50 for each operation for a lane, 300 and the key and 30 for each copy and each entry of the journal for a tier shard. What
+//! an operation takes does not depend on the size of its value.
 //!
 //! Where a tier's state is written down, its tables are rebuilt from that, so that it and one that is replayed from there begin
 //! alike. That takes its lock for two or three microseconds for each entry.
