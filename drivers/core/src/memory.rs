@@ -117,16 +117,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.inner.hasher.hash_one(key);
-        let shard = self.shard(hash);
-        let Some(reads) = &self.inner.reads else {
-            return self.change(shard, |store| store.get_hashed(self.now(store), hash, key).map(look));
-        };
-        let store = shard.read();
+        let Some(reads) = &self.inner.reads else { return self.get_alone(hash, key, look) };
+        let store = self.shard(hash).read();
         let found =
             store.get_shared_hashed(hash, key, |deadline| self.inner.clock.now_to_tell(deadline)).map(look);
         drop(store);
         reads.count(found.is_some());
         found
+    }
+
+    #[inline(never)] // the shared one is shorter without
+    fn get_alone<Q, R>(&self, hash: u64, key: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.change(self.shard(hash), |store| store.get_hashed(self.now(store), hash, key).map(look))
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.
