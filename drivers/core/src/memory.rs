@@ -34,8 +34,8 @@ use shard::{Room, Shard, Writing};
 /// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. Keys are hashed once, with `S`.
 ///
 /// No clock is read where no entry of the shard has a time to live, nor, under [`Policy::Adaptive`](crate::Policy::Adaptive),
-/// by a hit of one that has none. Its other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of
-/// the entry's deadline: that is exact unless the kernel's tick is later than this.
+/// by a hit of one that has none. Its other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one
+/// within 100 ms of the entry's deadline: that is exact unless the kernel's tick is later than this.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with

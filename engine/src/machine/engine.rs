@@ -94,9 +94,9 @@ impl Engine {
         mut recorder: impl FnMut() -> Recorder,
     ) -> Self {
         let mut engine = Self::new(config, seed, now);
-        engine.lanes = engine.lanes.into_iter().map(|lane| lane.with(recorder())).collect();
-        engine.circuit = engine.circuit.with(recorder());
-        engine.tier = engine.tier.map(|tier| tier.with(recorder()));
+        engine.lanes = engine.lanes.into_iter().map(|lane| lane.recorded_by(recorder())).collect();
+        engine.circuit = engine.circuit.recorded_by(recorder());
+        engine.tier = engine.tier.map(|tier| tier.recorded_by(recorder()));
         engine
     }
 

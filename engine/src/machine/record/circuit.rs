@@ -17,7 +17,7 @@ impl Circuit {
     /// Like [`Circuit::new`], and writes down what it is told.
     #[must_use]
     pub fn recorded(config: BreakerConfig, seed: u64, recorder: Recorder) -> Self {
-        Self::new(config, seed).with(recorder)
+        Self::new(config, seed).recorded_by(recorder)
     }
 
     /// What was written down of late.

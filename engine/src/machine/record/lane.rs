@@ -22,7 +22,7 @@ impl Lane {
     /// Like [`Lane::new`], and writes down what it is told.
     #[must_use]
     pub fn recorded(config: LaneConfig, seed: u64, now: Instant, recorder: Recorder) -> Self {
-        Self::new(config, seed, now).with(recorder)
+        Self::new(config, seed, now).recorded_by(recorder)
     }
 
     /// What was written down of late.

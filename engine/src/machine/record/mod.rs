@@ -135,11 +135,7 @@ impl Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, left_out) = self.ring.whole();
-        f.debug_struct("Recorder")
-            .field("count", &whole.count)
-            .field("left_out", &left_out)
-            .finish_non_exhaustive()
+        f.debug_struct("Recorder").field("ring", &self.ring).finish_non_exhaustive()
     }
 }
 
@@ -194,7 +190,7 @@ pub(super) trait Machine: Sized {
     }
 
     /// From now on writes down what it is told.
-    fn with(mut self, mut recorder: Recorder) -> Self {
+    fn recorded_by(mut self, mut recorder: Recorder) -> Self {
         recorder.state_of(&mut self).into_iter().for_each(|state| recorder.ring.turn(state));
         *self.recorder() = Some(Box::new(recorder));
         self

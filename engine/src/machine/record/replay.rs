@@ -211,7 +211,7 @@ fn restored<M: Machine>(state: &[u8]) -> Option<M> {
     let mut machine = M::blank();
     let mut archive = Archive::reading(state);
     machine.archive(&mut archive);
-    archive.was_read().then(|| machine.with(Recorder::verbatim()))
+    archive.was_read().then(|| machine.recorded_by(Recorder::verbatim()))
 }
 
 impl fmt::Display for Part {

@@ -10,8 +10,8 @@
 //! ```
 
 use alloc::vec::Vec;
+use core::fmt;
 
-#[derive(Debug)]
 pub(super) struct Ring {
     /// Of steps, or twice the larger state where that is more. The states come on top.
     max_bytes: usize,
@@ -21,7 +21,7 @@ pub(super) struct Ring {
 }
 
 /// Steps from a known state on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Half {
     /// `None` where it was not known yet.
     pub(super) state: Option<Vec<u8>>,
@@ -73,6 +73,19 @@ impl Ring {
         whole.steps.extend_from_slice(&self.now.steps);
         whole.count += self.now.count;
         (whole, self.left_out)
+    }
+}
+
+/// What there is, not what is in it.
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max_bytes, before, now, left_out } = self;
+        let count = before.count + now.count;
+        f.debug_struct("Ring")
+            .field("count", &count)
+            .field("left_out", left_out)
+            .field("max_bytes", max_bytes)
+            .finish_non_exhaustive()
     }
 }
 
