@@ -74,7 +74,7 @@ impl<K, V, S> Store<K, V, S> {
         self.make_bytes(bytes);
         let id = self.slab.insert(entry);
         self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
-        self.order.insert(id, |id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        self.order.insert(id, hash);
         self.wheel.schedule(id, deadline);
         if let Some(idle) = &mut self.idle {
             idle.set_end(id, end);
@@ -83,6 +83,7 @@ impl<K, V, S> Store<K, V, S> {
         self.bytes += bytes;
     }
 
+    #[inline]
     pub(super) fn overwrite(&mut self, id: u32, value: V, bytes: u64, deadline: Instant) -> Option<V> {
         self.stats.updates += 1;
         let entry = self.slab.get_mut(id)?;
@@ -221,8 +222,7 @@ impl<K, V, S> Store<K, V, S> {
         if !self.wheel.is_idle(self.now) && self.sweep(self.now, STEPS_PER_INSERT) > 0 {
             return true;
         }
-        let hash_of = |id| self.slab.get(id).map_or(0, |entry| entry.hash);
-        let Some(id) = self.order.victim(hash_of) else { return false };
+        let Some(id) = self.order.victim() else { return false };
         let Some(entry) = self.detach(id) else { return false };
         self.steps += 1;
         // The wheel knows whole ticks only; the victim may have expired within the current one.

@@ -2,27 +2,28 @@
 
 use alloc::vec::Vec;
 
-/// Many lists over one set of ids, each id in at most one list at a time.
+/// Many lists over one set of ids, each id in at most one list at a time. With each id goes what its list's owner wants
+/// to know of it when it passes by.
 ///
 /// The array begins with a cell per list, its *head*; the cell of id `i` follows at `HEADS + i`. Heads take part in
 /// their circles, so linking and unlinking know no ends and need no branch. The array grows only up to the greatest
 /// id that was ever linked: a cell beyond it, like one that points at itself, is in no list.
-pub(super) struct Links<const HEADS: u32> {
-    cells: Vec<Link>,
+pub(super) struct Links<const HEADS: u32, T = ()> {
+    cells: Vec<Cell<T>>,
     /// The array ends here: a cell per head, and one per id that there can be.
     limit: usize,
 }
 
-/// Bytes per id.
-pub(super) const OVERHEAD: usize = size_of::<Link>();
+/// Bytes per id, where nothing else is known of it.
+pub(super) const OVERHEAD: usize = size_of::<Cell<()>>();
 
-#[derive(Clone, Copy)]
-struct Link {
+struct Cell<T> {
     prev: u32,
     next: u32,
+    known: T,
 }
 
-impl<const HEADS: u32> Links<HEADS> {
+impl<const HEADS: u32, T: Copy + Default> Links<HEADS, T> {
     /// Empty lists over the ids `0..ids`. Allocates nothing until the first id is linked.
     pub(super) const fn new(ids: usize) -> Self {
         Self { cells: Vec::new(), limit: ids.saturating_add(HEADS as usize) }
@@ -36,18 +37,32 @@ impl<const HEADS: u32> Links<HEADS> {
 
     /// The first id of the list, unless it is empty.
     pub(super) fn front(&self, head: u32) -> Option<u32> {
-        self.link(head).next.checked_sub(HEADS)
+        self.next(head).checked_sub(HEADS)
     }
 
     /// The last id of the list, unless it is empty.
     pub(super) fn back(&self, head: u32) -> Option<u32> {
-        self.link(head).prev.checked_sub(HEADS)
+        self.prev(head).checked_sub(HEADS)
+    }
+
+    /// What is known of `id`: the default until it is [set](Self::set).
+    #[inline]
+    pub(super) fn get(&self, id: u32) -> T {
+        self.cells.get((HEADS + id) as usize).map(|cell| cell.known).unwrap_or_default()
+    }
+
+    /// Sets what is known of `id`, which has been in a list.
+    #[inline]
+    pub(super) fn set(&mut self, id: u32, known: T) {
+        if let Some(cell) = self.cells.get_mut((HEADS + id) as usize) {
+            cell.known = known;
+        }
     }
 
     /// The id after `id` in its list, unless `id` is the last (or in no list).
     pub(super) fn after(&self, id: u32) -> Option<u32> {
         let cell = HEADS + id;
-        let next = self.link(cell).next;
+        let next = self.next(cell);
         if next == cell {
             return None;
         }
@@ -57,7 +72,7 @@ impl<const HEADS: u32> Links<HEADS> {
     /// The id before `id` in its list, unless `id` is the first (or in no list).
     pub(super) fn before(&self, id: u32) -> Option<u32> {
         let cell = HEADS + id;
-        let prev = self.link(cell).prev;
+        let prev = self.prev(cell);
         if prev == cell {
             return None;
         }
@@ -73,8 +88,8 @@ impl<const HEADS: u32> Links<HEADS> {
     pub(super) fn validate(&self, head: u32) {
         let mut cell = head;
         loop {
-            let next = self.link(cell).next;
-            assert_eq!(self.link(next).prev, cell, "the links between cells {cell} and {next} disagree");
+            let next = self.next(cell);
+            assert_eq!(self.prev(next), cell, "the links between cells {cell} and {next} disagree");
             cell = next;
             if cell == head {
                 return;
@@ -98,7 +113,8 @@ impl<const HEADS: u32> Links<HEADS> {
         let cell = HEADS + id;
         let cells = self.cells.as_mut_slice();
         let place = cells.get_mut(cell as usize)?;
-        let Link { prev, next } = core::mem::replace(place, Link { prev: cell, next: cell });
+        let prev = core::mem::replace(&mut place.prev, cell);
+        let next = core::mem::replace(&mut place.next, cell);
         if prev == cell {
             return None;
         }
@@ -111,7 +127,7 @@ impl<const HEADS: u32> Links<HEADS> {
     pub(super) fn move_front(&mut self, head: u32, id: u32) -> Option<u32> {
         let cell = HEADS + id;
         let cells = self.cells.as_mut_slice();
-        let &Link { prev, next } = cells.get(cell as usize)?;
+        let &Cell { prev, next, .. } = cells.get(cell as usize)?;
         if prev == head {
             return None;
         }
@@ -124,7 +140,7 @@ impl<const HEADS: u32> Links<HEADS> {
     #[inline]
     pub(super) fn rotate_to_back(&mut self, head: u32, id: u32) {
         let cell = HEADS + id;
-        let (Link { prev: last, next: first }, Link { next: after, .. }) = (self.link(head), self.link(cell));
+        let (last, first, after) = (self.prev(head), self.next(head), self.next(cell));
         if last == cell {
             return;
         }
@@ -137,7 +153,7 @@ impl<const HEADS: u32> Links<HEADS> {
 
     /// Moves the whole of `from`'s list to `to`'s, which must be empty. Constant time.
     pub(super) fn move_all(&mut self, from: u32, to: u32) {
-        let Link { prev, next } = self.link(from);
+        let (prev, next) = (self.prev(from), self.next(from));
         if next == from {
             return;
         }
@@ -157,8 +173,12 @@ impl<const HEADS: u32> Links<HEADS> {
         self.cells.capacity()
     }
 
-    fn link(&self, cell: u32) -> Link {
-        self.cells.get(cell as usize).copied().unwrap_or(Link { prev: cell, next: cell })
+    fn prev(&self, cell: u32) -> u32 {
+        self.cells.get(cell as usize).map_or(cell, |of| of.prev)
+    }
+
+    fn next(&self, cell: u32) -> u32 {
+        self.cells.get(cell as usize).map_or(cell, |of| of.next)
     }
 
     #[cold]
@@ -166,7 +186,7 @@ impl<const HEADS: u32> Links<HEADS> {
         while self.cells.len() <= cell as usize {
             super::slab::make_space(&mut self.cells, self.limit);
             let empty = self.cells.len() as u32;
-            self.cells.push(Link { prev: empty, next: empty });
+            self.cells.push(Cell { prev: empty, next: empty, known: T::default() });
         }
     }
 }
@@ -175,25 +195,25 @@ impl<const HEADS: u32> Links<HEADS> {
 
 /// Makes two cells neighbours.
 #[inline]
-fn join(cells: &mut [Link], prev: u32, next: u32) {
-    if let Some(link) = cells.get_mut(prev as usize) {
-        link.next = next;
+fn join<T>(cells: &mut [Cell<T>], prev: u32, next: u32) {
+    if let Some(cell) = cells.get_mut(prev as usize) {
+        cell.next = next;
     }
-    if let Some(link) = cells.get_mut(next as usize) {
-        link.prev = prev;
+    if let Some(cell) = cells.get_mut(next as usize) {
+        cell.prev = prev;
     }
 }
 
 /// Puts a cell between the head and its first.
 #[inline]
-fn link_front(cells: &mut [Link], head: u32, cell: u32) {
-    let Some(link) = cells.get_mut(head as usize) else { return };
-    let first = core::mem::replace(&mut link.next, cell);
-    if let Some(link) = cells.get_mut(cell as usize) {
-        *link = Link { prev: head, next: first };
+fn link_front<T>(cells: &mut [Cell<T>], head: u32, cell: u32) {
+    let Some(place) = cells.get_mut(head as usize) else { return };
+    let first = core::mem::replace(&mut place.next, cell);
+    if let Some(place) = cells.get_mut(cell as usize) {
+        (place.prev, place.next) = (head, first);
     }
-    if let Some(link) = cells.get_mut(first as usize) {
-        link.prev = cell;
+    if let Some(place) = cells.get_mut(first as usize) {
+        place.prev = cell;
     }
 }
 

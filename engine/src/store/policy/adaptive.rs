@@ -49,7 +49,7 @@ use super::Order;
 use super::ghosts::Ghosts;
 use super::sketch::Sketch;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Marked entries of the main part that one search for a victim passes at most.
 const PASSES: usize = 16;
@@ -75,41 +75,66 @@ const CHANCES: u32 = 128;
 const WINDOW: u32 = 0;
 const MAIN: u32 = 1;
 
-/// Bits of an id's seat.
-const USED: u8 = 1;
-const IN_MAIN: u8 = 2;
+/// Which part an id is in, in the highest bit, and 31 bits of its key's hash: enough for the sketch and the ghosts, and
+/// next to the links, so that whoever passes by need not look at the entry.
+#[derive(Clone, Copy, Default)]
+struct Seat(u32);
+
+impl Seat {
+    const IN_MAIN: u32 = 1 << 31;
+
+    fn in_window(hash: u64) -> Self {
+        Self((hash >> 32 ^ hash) as u32 & !Self::IN_MAIN)
+    }
+
+    fn in_main(self) -> Self {
+        Self(self.0 | Self::IN_MAIN)
+    }
+
+    fn is_in_main(self) -> bool {
+        self.0 & Self::IN_MAIN != 0
+    }
+
+    /// That of the key.
+    fn print(self) -> u32 {
+        self.0 & !Self::IN_MAIN
+    }
+}
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
+///
+/// In memory, what a hit looks at comes first, and what an insert changes is together.
+#[repr(C)]
 pub(crate) struct Adaptive {
-    links: Links<2>,
-    /// Where each id is, and whether it was used.
-    seats: Vec<AtomicU8>,
-    ids: usize,
+    /// Which ids were used. Apart from the links, since hits look at nothing else.
+    marks: Vec<AtomicBool>,
+    links: Links<2, Seat>,
     in_window: usize,
     in_main: usize,
     /// The share of all entries that the window may have.
     share: u64,
+    lost: Ghosts,
+    sketch: Sketch,
+    random: fastrand::Rng,
     /// As many entries as the sketch and the ghosts are made for.
     room: usize,
-    sketch: Sketch,
-    lost: Ghosts,
-    random: fastrand::Rng,
+    ids: usize,
 }
 
 impl Adaptive {
     /// An empty order of the ids `0..ids`.
     pub(super) fn new(ids: usize) -> Self {
         Self {
+            marks: Vec::new(),
             links: Links::new(ids),
-            seats: Vec::new(),
-            ids,
             in_window: 0,
             in_main: 0,
             share: FIRST_SHARE,
-            room: 0,
-            sketch: Sketch::default(),
             lost: Ghosts::new(),
+            sketch: Sketch::default(),
             random: fastrand::Rng::with_seed(0),
+            room: 0,
+            ids,
         }
     }
 
@@ -127,22 +152,22 @@ impl Adaptive {
         ((self.len() as u64 * self.share / WHOLE) as usize).max(1)
     }
 
-    fn seat(&self, id: u32) -> u8 {
-        self.seats.get(id as usize).map_or(0, |seat| seat.load(Relaxed))
+    fn is_used(&self, id: u32) -> bool {
+        self.marks.get(id as usize).is_some_and(|mark| mark.load(Relaxed))
     }
 
-    fn set_seat(&mut self, id: u32, to: u8) {
-        if let Some(seat) = self.seats.get_mut(id as usize) {
-            *seat.get_mut() = to;
+    fn unmark(&mut self, id: u32) {
+        if let Some(mark) = self.marks.get_mut(id as usize) {
+            *mark.get_mut() = false;
         }
     }
 
-    /// Makes a seat for an id that is greater than all before.
+    /// Makes a mark for an id that is greater than all before.
     #[cold]
-    fn add_seat(&mut self, id: u32) {
-        while self.seats.len() <= id as usize {
-            make_space(&mut self.seats, self.ids);
-            self.seats.push(AtomicU8::new(0));
+    fn add_mark(&mut self, id: u32) {
+        while self.marks.len() <= id as usize {
+            make_space(&mut self.marks, self.ids);
+            self.marks.push(AtomicBool::new(false));
         }
     }
 
@@ -155,12 +180,12 @@ impl Adaptive {
         self.lost.resize((self.room.min(self.ids) / GHOSTS_OF).max(MIN_GHOSTS) as u32);
     }
 
-    /// Moves the border if the key of this hash was lost just now.
-    fn steer(&mut self, hash: u64) {
-        if self.lost.take(WINDOW, hash) {
+    /// Moves the border if this key was lost just now.
+    fn steer(&mut self, print: u32) {
+        if self.lost.take(WINDOW, print) {
             self.share = (self.share + self.step()).min(MAX_SHARE);
         }
-        if self.lost.take(MAIN, hash) {
+        if self.lost.take(MAIN, print) {
             self.share = self.share.saturating_sub(2 * self.step()).max(MIN_SHARE);
         }
     }
@@ -170,31 +195,33 @@ impl Adaptive {
         STEP.max(WHOLE / self.len().max(1) as u64)
     }
 
+    /// Counts the request that brought the window's oldest here, and its mark if it has one. The answer is how often it was
+    /// asked for besides that request.
+    fn leave_window(&mut self, id: u32) -> u8 {
+        let marks = u8::from(self.is_used(id));
+        marks + self.sketch.count(self.links.get(id).print(), 1 + marks, self.len())
+    }
+
     /// The window's oldest goes to the main part.
-    fn promote(&mut self, id: u32, hash: u64) {
-        self.leave_window(id, hash);
+    fn promote(&mut self, id: u32) {
         self.in_window -= 1;
         self.in_main += 1;
         self.links.move_front(MAIN, id);
-        self.set_seat(id, IN_MAIN);
-    }
-
-    /// Counts the request that brought the id here, and the mark if it has one.
-    fn leave_window(&mut self, id: u32, hash: u64) {
-        self.sketch.count(hash, 1 + (self.seat(id) & USED), self.len());
+        self.links.set(id, self.links.get(id).in_main());
+        self.unmark(id);
     }
 
     /// The oldest id of the main part that was not used since it was last passed; `None` where that takes too long.
-    fn unused_in_main(&mut self, hash_of: &impl Fn(u32) -> u64) -> Option<u32> {
+    fn unused_in_main(&mut self) -> Option<u32> {
         let entries = self.len();
         let mut next = self.links.back(MAIN)?;
         for _ in 0..PASSES {
-            if self.seat(next) & USED == 0 {
+            if !self.is_used(next) {
                 self.links.rotate_to_back(MAIN, next);
                 return Some(next);
             }
-            self.set_seat(next, IN_MAIN);
-            self.sketch.count(hash_of(next), 1, entries);
+            self.unmark(next);
+            self.sketch.count(self.links.get(next).print(), 1, entries);
             // Where there is none, all were passed, and are in their old order.
             next = self.links.before(next)?;
         }
@@ -202,28 +229,36 @@ impl Adaptive {
         None
     }
 
-    /// Whether the window's oldest is worth more than the main part's victim, of these hashes.
-    fn is_admitted(&mut self, candidate: u32, hash: u64, victim: u64) -> bool {
-        let asked = self.sketch.estimate(hash) + (self.seat(candidate) & USED);
-        asked > self.sketch.estimate(victim) || asked > SUSPICIOUS && self.random.u32(..CHANCES) == 0
+    /// Whether a newcomer that was asked for so often may have the place of a victim that was asked for so often.
+    fn is_admitted(&mut self, newcomer: u8, victim: u8) -> bool {
+        newcomer > victim || newcomer > SUSPICIOUS && self.random.u32(..CHANCES) == 0
+    }
+
+    /// Remembers what is lost from a part.
+    fn lose(&mut self, part: u32, id: u32) -> u32 {
+        self.lost.push(part, self.links.get(id).print());
+        id
     }
 }
 
 impl Order for Adaptive {
-    fn insert(&mut self, id: u32, hash_of: impl Fn(u32) -> u64) {
+    fn insert(&mut self, id: u32, hash: u64) {
         if self.len() >= self.room {
             self.grow();
         }
-        self.steer(hash_of(id));
-        if self.seats.len() <= id as usize {
-            self.add_seat(id);
+        let seat = Seat::in_window(hash);
+        self.steer(seat.print());
+        if self.marks.len() <= id as usize {
+            self.add_mark(id);
         }
-        self.set_seat(id, 0);
+        self.unmark(id);
         self.links.push_front(WINDOW, id);
+        self.links.set(id, seat);
         self.in_window += 1;
         if self.in_window > self.window_limit() {
             if let Some(oldest) = self.links.back(WINDOW) {
-                self.promote(oldest, hash_of(oldest));
+                self.leave_window(oldest);
+                self.promote(oldest);
             }
         }
     }
@@ -234,41 +269,35 @@ impl Order for Adaptive {
 
     /// Two who do this at once both set the mark.
     fn touch_shared(&self, id: u32) {
-        if let Some(seat) = self.seats.get(id as usize) {
-            let now = seat.load(Relaxed);
-            if now & USED == 0 {
-                seat.store(now | USED, Relaxed);
+        if let Some(mark) = self.marks.get(id as usize) {
+            // A line that nobody writes to is in every processor's cache.
+            if !mark.load(Relaxed) {
+                mark.store(true, Relaxed);
             }
         }
     }
 
     fn remove(&mut self, id: u32) {
-        let part = if self.seat(id) & IN_MAIN == 0 { &mut self.in_window } else { &mut self.in_main };
+        let part = if self.links.get(id).is_in_main() { &mut self.in_main } else { &mut self.in_window };
         *part = part.saturating_sub(1);
         self.links.unlink(id);
     }
 
-    fn victim(&mut self, hash_of: impl Fn(u32) -> u64) -> Option<u32> {
-        let with_hash = |id| (id, hash_of(id));
-        let candidate =
-            self.links.back(WINDOW).filter(|_| self.in_window >= self.window_limit()).map(with_hash);
-        let victim = self.unused_in_main(&hash_of).map(with_hash);
-        match (candidate, victim) {
-            (Some((candidate, hash)), Some((victim, other))) if self.is_admitted(candidate, hash, other) => {
-                self.promote(candidate, hash);
-                self.lost.push(MAIN, other);
-                Some(victim)
+    fn victim(&mut self) -> Option<u32> {
+        let candidate = self.links.back(WINDOW).filter(|_| self.in_window >= self.window_limit());
+        let victim = self.unused_in_main();
+        let Some(candidate) = candidate else {
+            let victim = victim.or_else(|| self.links.back(MAIN))?;
+            return Some(self.lose(MAIN, victim));
+        };
+        let rival = victim.map(|victim| (victim, self.sketch.estimate(self.links.get(victim).print())));
+        let asked = self.leave_window(candidate);
+        match rival {
+            Some((victim, worth)) if self.is_admitted(asked, worth) => {
+                self.promote(candidate);
+                Some(self.lose(MAIN, victim))
             }
-            (Some((candidate, hash)), _) => {
-                self.leave_window(candidate, hash);
-                self.lost.push(WINDOW, hash);
-                Some(candidate)
-            }
-            (None, victim) => {
-                let (victim, hash) = victim.or_else(|| self.links.back(MAIN).map(with_hash))?;
-                self.lost.push(MAIN, hash);
-                Some(victim)
-            }
+            _ => Some(self.lose(WINDOW, candidate)),
         }
     }
 
@@ -277,26 +306,24 @@ impl Order for Adaptive {
     }
 
     fn after(&self, id: u32) -> Option<u32> {
-        let turns = || if self.seat(id) & IN_MAIN == 0 { self.links.front(MAIN) } else { None };
+        let turns = || if self.links.get(id).is_in_main() { None } else { self.links.front(MAIN) };
         self.links.after(id).or_else(turns)
     }
 
     fn clear(&mut self) {
-        let Self { links, seats, in_window, in_main, share, sketch, lost, .. } = self;
+        let Self { marks, links, in_window, in_main, share, lost, sketch, .. } = self;
+        marks.clear();
         links.clear();
-        seats.clear();
         (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
-        sketch.clear();
         lost.clear();
+        sketch.clear();
     }
 
     fn validate(&self) {
-        for (list, seat, count) in [(WINDOW, 0, self.in_window), (MAIN, IN_MAIN, self.in_main)] {
+        for (list, count) in [(WINDOW, self.in_window), (MAIN, self.in_main)] {
             self.links.validate(list);
-            let ids = self
-                .links
-                .iter(list)
-                .inspect(|id| assert_eq!(self.seat(*id) & IN_MAIN, seat, "seat of {id}"));
+            let is_here = |id: &u32| self.links.get(*id).is_in_main() == (list == MAIN);
+            let ids = self.links.iter(list).inspect(|id| assert!(is_here(id), "seat of {id}"));
             assert_eq!(ids.count(), count, "length of list {list}");
         }
     }

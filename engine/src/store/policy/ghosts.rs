@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-/// The hashes of the last few ids that went from each of two parts, in a table by hash; one that falls on another's place
-/// displaces it. The two parts' places are side by side: whoever comes in is looked for in both.
+/// The last few keys that went from each of two parts, by 31 bits of their hashes, which are all that is known of
+/// them. In a table by these; one that falls on another's place displaces it. The two parts' places are side by side: whoever comes in is looked for in both.
 pub(super) struct Ghosts {
     /// A power of two of them, four for each ghost that counts, or none.
     slots: Vec<[Ghost; 2]>,
@@ -15,7 +15,7 @@ pub(super) struct Ghosts {
 
 #[derive(Clone, Copy, Default)]
 struct Ghost {
-    tag: u32,
+    print: u32,
     turn: u32,
 }
 
@@ -38,35 +38,30 @@ impl Ghosts {
         self.turns = [self.depth; 2];
     }
 
-    /// The key of this hash has gone from the part.
-    pub(super) fn push(&mut self, part: u32, hash: u64) {
-        if let Some((slot, turn)) = self.slot(part, hash) {
+    /// The key has gone from the part.
+    pub(super) fn push(&mut self, part: u32, print: u32) {
+        if let Some((slot, turn)) = self.slot(part, print) {
             *turn = turn.wrapping_add(1);
-            *slot = Ghost { tag: tag(hash), turn: *turn };
+            *slot = Ghost { print, turn: *turn };
         }
     }
 
-    /// Whether the key of this hash is one of the last that went from the part. It is forgotten then: it is back.
-    pub(super) fn take(&mut self, part: u32, hash: u64) -> bool {
+    /// Whether the key is one of the last that went from the part. It is forgotten then: it is back.
+    pub(super) fn take(&mut self, part: u32, print: u32) -> bool {
         let depth = self.depth;
-        let Some((slot, turn)) = self.slot(part, hash) else { return false };
-        let found = slot.tag == tag(hash) && turn.wrapping_sub(slot.turn) < depth;
+        let Some((slot, turn)) = self.slot(part, print) else { return false };
+        let found = slot.print == print && turn.wrapping_sub(slot.turn) < depth;
         if found {
             slot.turn = turn.wrapping_sub(depth);
         }
         found
     }
 
-    /// The place of this hash, and how many have gone, of a part.
-    fn slot(&mut self, part: u32, hash: u64) -> Option<(&mut Ghost, &mut u32)> {
-        let place = (hash >> 16) as usize & self.slots.len().wrapping_sub(1);
+    /// The place of the key, and how many have gone, of a part.
+    fn slot(&mut self, part: u32, print: u32) -> Option<(&mut Ghost, &mut u32)> {
+        let place = print as usize & self.slots.len().wrapping_sub(1);
         self.slots.get_mut(place)?.get_mut(part as usize).zip(self.turns.get_mut(part as usize))
     }
-}
-
-/// What tells ghosts of a slot apart: not the bits that choose the slot of a table below a million entries.
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32 ^ hash as u32
 }
 
 #[cfg(test)]
@@ -75,29 +70,29 @@ mod tests {
     use core::hash::BuildHasher;
     use foldhash::quality::FixedState;
 
-    fn hash(key: u32) -> u64 {
-        FixedState::with_seed(5).hash_one(key)
+    fn print(key: u32) -> u32 {
+        FixedState::with_seed(5).hash_one(key) as u32
     }
 
     #[test]
     fn the_last_ones_are_remembered_once_and_older_ones_are_not() {
         for part in 0..2 {
             let mut ghosts = Ghosts::new();
-            ghosts.push(part, hash(0));
-            assert!(!ghosts.take(part, hash(0)), "there is no room yet");
+            ghosts.push(part, print(0));
+            assert!(!ghosts.take(part, print(0)), "there is no room yet");
             ghosts.resize(8);
             assert!(!ghosts.take(part, 0), "an empty slot is nobody's, whatever its tag");
             for key in 0..100 {
-                ghosts.push(part, hash(key));
+                ghosts.push(part, print(key));
             }
-            assert!(!(0..100).any(|key| ghosts.take(1 - part, hash(key))), "of the other part");
-            assert!(!(0..92).any(|key| ghosts.take(part, hash(key))), "too old");
-            let found = (92..100).filter(|key| ghosts.take(part, hash(*key))).count();
+            assert!(!(0..100).any(|key| ghosts.take(1 - part, print(key))), "of the other part");
+            assert!(!(0..92).any(|key| ghosts.take(part, print(key))), "too old");
+            let found = (92..100).filter(|key| ghosts.take(part, print(*key))).count();
             assert!(found >= 6, "{found} of 8, where some share a slot");
-            assert!(!(0..100).any(|key| ghosts.take(part, hash(key))), "taken");
-            ghosts.push(part, hash(1));
+            assert!(!(0..100).any(|key| ghosts.take(part, print(key))), "taken");
+            ghosts.push(part, print(1));
             ghosts.clear();
-            assert!(!ghosts.take(part, hash(1)));
+            assert!(!ghosts.take(part, print(1)));
         }
     }
 }

@@ -23,7 +23,7 @@ impl Lru {
 }
 
 impl Order for Lru {
-    fn insert(&mut self, id: u32, _: impl Fn(u32) -> u64) {
+    fn insert(&mut self, id: u32, _: u64) {
         self.links.push_front(HEAD, id);
     }
 
@@ -38,7 +38,7 @@ impl Order for Lru {
         self.links.unlink(id);
     }
 
-    fn victim(&mut self, _: impl Fn(u32) -> u64) -> Option<u32> {
+    fn victim(&mut self) -> Option<u32> {
         self.links.back(HEAD)
     }
 

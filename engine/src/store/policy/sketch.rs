@@ -19,15 +19,17 @@ const HALVED: u16 = 0x7777;
 /// J. Algorithms 55 (2005); aged by halving as in G. Einziger, R. Friedman and B. Manes, *TinyLFU: A Highly Efficient
 /// Cache Admission Policy*, ACM ToS 13 (2017). A block is halved when it is next looked at, not when it is due, so that
 /// no call has to halve all of them.
+///
+/// Keys are known by 31 bits of their hashes.
 #[derive(Default)]
 pub(super) struct Sketch {
+    counted: usize,
+    /// How often each block should have been halved, modulo 256.
+    due: u8,
     /// A power of two of them, or none.
     blocks: Vec<[u16; LANES]>,
-    /// How often each block has been halved, modulo 256.
+    /// How often each has been.
     halvings: Vec<u8>,
-    /// How often it should have been.
-    due: u8,
-    counted: usize,
 }
 
 impl Sketch {
@@ -47,29 +49,31 @@ impl Sketch {
         self.counted = 0;
     }
 
-    /// How often the key of this hash was counted lately, at most 15. It may be too many, hardly ever too few.
-    pub(super) fn estimate(&self, hash: u64) -> u8 {
-        let (at, hash) = self.place(hash);
+    /// How often the key was counted lately, at most 15. It may be too many, hardly ever too few.
+    pub(super) fn estimate(&self, print: u32) -> u8 {
+        let (at, choice) = self.place(print);
         let (Some(block), Some(halvings)) = (self.blocks.get(at), self.halvings.get(at)) else { return 0 };
         let late = self.due.wrapping_sub(*halvings);
-        (least(counts(block, hash)) as u8).checked_shr(late.into()).unwrap_or(0)
+        (least(counts(block, choice)) as u8).checked_shr(late.into()).unwrap_or(0)
     }
 
-    /// Counts the key of this hash so many times, in a cache of so many entries.
-    pub(super) fn count(&mut self, hash: u64, times: u8, entries: usize) {
-        let (at, hash) = self.place(hash);
+    /// Counts the key so many times, in a cache of so many entries. The answer is the [estimate](Self::estimate) before.
+    pub(super) fn count(&mut self, print: u32, times: u8, entries: usize) -> u8 {
+        let (at, choice) = self.place(print);
         let (Some(block), Some(halvings)) = (self.blocks.get_mut(at), self.halvings.get_mut(at)) else {
-            return;
+            return 0;
         };
-        let late = self.due.wrapping_sub(core::mem::replace(halvings, self.due));
+        let late = self.due.wrapping_sub(*halvings);
         if late > 0 {
+            *halvings = self.due;
             halve(block, late);
         }
         // As if the least of its counters were incremented so many times: none of them falls behind.
-        let counts = counts(block, hash);
-        let wanted = (least(counts) + u16::from(times)).min(MOST);
+        let counts = counts(block, choice);
+        let least = least(counts);
+        let wanted = (least + u16::from(times)).min(MOST);
         for (row, count) in counts.into_iter().enumerate() {
-            if let Some(lane) = block.get_mut(lane(hash, row)) {
+            if let Some(lane) = block.get_mut(lane(choice, row)) {
                 *lane += wanted.saturating_sub(count) << (4 * row);
             }
         }
@@ -78,12 +82,13 @@ impl Sketch {
             self.counted /= 2;
             self.due = self.due.wrapping_add(1);
         }
+        least as u8
     }
 
-    /// The block of a key, and the bits that choose its counters there. A table and shards have used the hash's ends.
-    fn place(&self, hash: u64) -> (usize, u64) {
-        let hash = (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        ((hash >> 32) as usize & self.blocks.len().wrapping_sub(1), hash)
+    /// The block of a key, and the bits that choose its counters there.
+    fn place(&self, print: u32) -> (usize, u32) {
+        let spread = u64::from(print).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((spread >> 32) as usize & self.blocks.len().wrapping_sub(1), spread as u32)
     }
 }
 
@@ -96,13 +101,13 @@ fn halve(block: &mut [u16; LANES], times: u8) {
 }
 
 /// Which lane a key's counter of this row is in.
-fn lane(hash: u64, row: usize) -> usize {
-    (hash >> (8 * row)) as usize % LANES
+fn lane(choice: u32, row: usize) -> usize {
+    (choice >> (8 * row)) as usize % LANES
 }
 
 /// What the counters of a key say, row by row.
-fn counts(block: &[u16; LANES], hash: u64) -> [u16; 4] {
-    core::array::from_fn(|row| block.get(lane(hash, row)).map_or(0, |lane| lane >> (4 * row) & MOST))
+fn counts(block: &[u16; LANES], choice: u32) -> [u16; 4] {
+    core::array::from_fn(|row| block.get(lane(choice, row)).map_or(0, |lane| lane >> (4 * row) & MOST))
 }
 
 fn least(counts: [u16; 4]) -> u16 {
@@ -117,34 +122,34 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    fn hash(key: u16) -> u64 {
-        FixedState::with_seed(5).hash_one(key)
+    fn print(key: u16) -> u32 {
+        FixedState::with_seed(5).hash_one(key) as u32 >> 1
     }
 
     #[test]
     fn nothing_was_counted_in_a_sketch_without_counters() {
         let mut sketch = Sketch::default();
-        sketch.count(hash(1), 3, 10);
-        assert_eq!(sketch.estimate(hash(1)), 0);
+        sketch.count(print(1), 3, 10);
+        assert_eq!(sketch.estimate(print(1)), 0);
     }
 
     #[test]
     fn a_count_is_halved_for_each_sample_that_has_passed_and_stops_at_15() {
         let mut sketch = Sketch::default();
         sketch.resize(1000);
-        sketch.count(hash(1), 40, 1000);
-        assert_eq!(sketch.estimate(hash(1)), 15);
+        sketch.count(print(1), 40, 1000);
+        assert_eq!(sketch.estimate(print(1)), 15);
         for expected in [7, 3, 1, 0] {
             let due = sketch.due;
             while sketch.due == due {
-                sketch.count(hash(2), 1, 1000);
+                sketch.count(print(2), 1, 1000);
             }
-            assert_eq!(sketch.estimate(hash(1)), expected);
+            assert_eq!(sketch.estimate(print(1)), expected);
         }
-        sketch.count(hash(1), 1, 1000);
-        assert_eq!(sketch.estimate(hash(1)), 1, "a block that is late is halved before it counts");
+        sketch.count(print(1), 1, 1000);
+        assert_eq!(sketch.estimate(print(1)), 1, "a block that is late is halved before it counts");
         sketch.clear();
-        assert_eq!((sketch.estimate(hash(1)), sketch.estimate(hash(2))), (0, 0));
+        assert_eq!((sketch.estimate(print(1)), sketch.estimate(print(2))), (0, 0));
     }
 
     proptest! {
@@ -155,12 +160,12 @@ mod tests {
             sketch.resize(400);
             let mut counts = HashMap::<u16, u8>::new();
             for key in keys {
-                sketch.count(hash(key), 1, 400);
+                sketch.count(print(key), 1, 400);
                 *counts.entry(key).or_default() += 1;
             }
             let mut over = 0;
             for key in 0..400 {
-                let (count, estimate) = (counts.get(&key).copied().unwrap_or(0).min(15), sketch.estimate(hash(key)));
+                let (count, estimate) = (counts.get(&key).copied().unwrap_or(0).min(15), sketch.estimate(print(key)));
                 prop_assert!(estimate >= count, "{estimate} for {count}");
                 over += usize::from(estimate > count);
             }

@@ -17,6 +17,11 @@ fn hash(id: u32, generation: u32) -> u64 {
     FixedState::with_seed(9).hash_one((id % 60, generation % 3))
 }
 
+/// What sketch and ghosts know of a key.
+fn print(hash: u64) -> u32 {
+    (hash >> 32 ^ hash) as u32 & 0x7FFF_FFFF
+}
+
 /// Ids from new to old, each with its mark, as the module's picture has them.
 #[derive(Default)]
 struct Textbook {
@@ -52,10 +57,10 @@ impl Textbook {
         }
         let step = (WHOLE / self.len().max(1) as f64).floor().max(256.0);
         let ghosts = self.ghosts.as_mut().expect("made above");
-        if ghosts.take(0, hash_of(id)) {
+        if ghosts.take(0, print(hash_of(id))) {
             self.share = (self.share + step).min(61_440.0);
         }
-        if ghosts.take(1, hash_of(id)) {
+        if ghosts.take(1, print(hash_of(id))) {
             self.share = (self.share - 2.0 * step).max(655.0);
         }
         self.window.insert(0, (id, false));
@@ -66,7 +71,7 @@ impl Textbook {
 
     fn promote(&mut self, hash_of: &dyn Fn(u32) -> u64) {
         let (id, used) = *self.window.last().expect("not empty");
-        self.sketch.count(hash_of(id), 1 + u8::from(used), self.len());
+        self.sketch.count(print(hash_of(id)), 1 + u8::from(used), self.len());
         self.window.pop();
         self.main.insert(0, (id, false));
     }
@@ -89,7 +94,7 @@ impl Textbook {
         for _ in 0..16 {
             match self.main.last().copied() {
                 Some((id, true)) => {
-                    self.sketch.count(hash_of(id), 1, self.len());
+                    self.sketch.count(print(hash_of(id)), 1, self.len());
                     self.main.pop();
                     self.main.insert(0, (id, false));
                 }
@@ -102,17 +107,17 @@ impl Textbook {
         let candidate = self.window.last().copied().filter(|_| self.window.len() >= self.limit());
         let Some((candidate, used)) = candidate else {
             let victim = victim.or_else(|| self.main.last().map(|seat| seat.0))?;
-            self.ghosts.as_mut()?.push(1, hash_of(victim));
+            self.ghosts.as_mut()?.push(1, print(hash_of(victim)));
             return Some(victim);
         };
-        let worth = self.sketch.estimate(hash_of(candidate)) + u8::from(used);
-        if let Some(victim) = victim.filter(|victim| worth > self.sketch.estimate(hash_of(*victim))) {
+        let worth = self.sketch.estimate(print(hash_of(candidate))) + u8::from(used);
+        if let Some(victim) = victim.filter(|victim| worth > self.sketch.estimate(print(hash_of(*victim)))) {
             self.promote(hash_of);
-            self.ghosts.as_mut()?.push(1, hash_of(victim));
+            self.ghosts.as_mut()?.push(1, print(hash_of(victim)));
             return Some(victim);
         }
-        self.sketch.count(hash_of(candidate), 1 + u8::from(used), self.len());
-        self.ghosts.as_mut()?.push(0, hash_of(candidate));
+        self.sketch.count(print(hash_of(candidate)), 1 + u8::from(used), self.len());
+        self.ghosts.as_mut()?.push(0, print(hash_of(candidate)));
         Some(candidate)
     }
 
@@ -132,13 +137,13 @@ impl Both {
     fn insert(&mut self, id: u32) {
         *self.generations.entry(id).or_default() += 1;
         let hash_of = |id| hash(id, self.generations[&id]);
-        self.order.insert(id, hash_of);
+        self.order.insert(id, hash_of(id));
         self.textbook.insert(id, &hash_of);
     }
 
     fn evict(&mut self) -> Option<u32> {
         let hash_of = |id| hash(id, self.generations[&id]);
-        let victim = self.order.victim(hash_of);
+        let victim = self.order.victim();
         assert_eq!(victim, self.textbook.victim(&hash_of));
         if let Some(victim) = victim {
             self.remove(victim);
@@ -197,14 +202,14 @@ fn hits(policy: Policy, capacity: usize, requests: impl Iterator<Item = u64>) ->
             keys.push(key);
             keys.len() as u32 - 1
         } else {
-            let id = order.victim(|id| hash(keys[id as usize])).expect("it is full");
+            let id = order.victim().expect("it is full");
             order.remove(id);
             ids.remove(&keys[id as usize]);
             keys[id as usize] = key;
             id
         };
         ids.insert(key, id);
-        order.insert(id, |id| hash(keys[id as usize]));
+        order.insert(id, hash(key));
     }
     order.validate();
     hits
@@ -238,16 +243,15 @@ fn the_window_grows_where_only_what_is_new_is_asked_for_again() {
 #[test]
 fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
     let mut order = Adaptive::new(1000);
-    let hash_of = |id| hash(id, 0);
     for id in 0..1000 {
-        order.insert(id, hash_of);
+        order.insert(id, hash(id, 0));
     }
     for id in 0..1000 {
         order.touch(id);
     }
     let oldest = order.first().map(|first| core::iter::successors(Some(first), |id| order.after(*id)));
     let walk: Vec<u32> = oldest.expect("it is full").collect();
-    let victim = order.victim(hash_of).expect("it is full");
+    let victim = order.victim().expect("it is full");
     assert_eq!(
         walk.iter().position(|id| *id == victim),
         Some(98),
@@ -258,16 +262,16 @@ fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
 #[test]
 fn an_order_of_one_and_one_of_none_work() {
     let mut order = Ordering::new(Policy::Adaptive, 1);
-    assert_eq!(order.victim(|_| 0), None);
+    assert_eq!(order.victim(), None);
     for turn in 0..10 {
-        order.insert(0, |_| turn);
+        order.insert(0, turn);
         order.touch(0);
-        assert_eq!((order.first(), order.after(0), order.victim(|_| turn)), (Some(0), None, Some(0)));
+        assert_eq!((order.first(), order.after(0), order.victim()), (Some(0), None, Some(0)));
         order.remove(0);
         order.validate();
     }
-    order.insert(0, |_| 0);
+    order.insert(0, 0);
     order.clear();
-    assert_eq!((order.first(), order.victim(|_| 0)), (None, None));
+    assert_eq!((order.first(), order.victim()), (None, None));
     order.validate();
 }
