@@ -76,7 +76,8 @@ struct Inner<K, V, S> {
     clock: Clock,
     default_ttl: Option<Duration>,
     ttl_jitter: TtlJitter,
-    weigher: Weigher<K, V>,
+    /// `None` weighs what is in the store itself.
+    weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
     max_entries: usize,
     max_bytes: Option<u64>,
@@ -268,29 +269,53 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     }
 
     /// Sets a value; the answer is the one that it replaces.
+    #[inline]
     fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Result<Option<(K, V)>, TooLarge> {
-        let bytes = (self.inner.weigher)(&key, &value);
+        let bytes = self.weigh(&key, &value);
         let hash = self.inner.hasher.hash_one(&key);
-        loop {
-            let mut shard = self.shard(hash).write(self.inner.room.as_ref());
-            let now = if ttl.is_some() { self.inner.clock.now() } else { self.now(&shard) };
-            let deadline = ttl.map_or(Instant::NEVER, |ttl| self.deadline(now, hash, ttl));
-            let missing = match shard.place(now, hash, &key, bytes, deadline) {
-                Ok(place) => {
-                    let replaced = place.insert(key, value, bytes, deadline);
-                    self.let_go(shard);
-                    return replaced;
-                }
-                Err(bound) => bound,
-            };
-            self.let_go(shard);
-            self.evict_anywhere(missing);
+        let mut shard = self.shard(hash).write(self.inner.room.as_ref());
+        let (now, deadline) = match ttl {
+            None if !shard.is_timed() => (Instant::EPOCH, Instant::NEVER),
+            _ => self.times(hash, ttl),
+        };
+        match shard.place(now, hash, &key, bytes, deadline) {
+            Ok(place) => {
+                let replaced = place.insert(key, value, bytes, deadline);
+                self.let_go(shard);
+                replaced
+            }
+            Err(bound) => {
+                self.let_go(shard);
+                self.set_elsewhere(bound, key, value, ttl)
+            }
         }
     }
 
-    #[inline(never)] // most caches need none, or need the clock, which costs more
-    fn deadline(&self, now: Instant, hash: u64, ttl: Duration) -> Instant {
-        now.saturating_add(self.inner.ttl_jitter.shorten(ttl, hash))
+    #[cold]
+    #[inline(never)]
+    fn set_elsewhere(
+        &self,
+        missing: Bound,
+        key: K,
+        value: V,
+        ttl: Option<Duration>,
+    ) -> Result<Option<(K, V)>, TooLarge> {
+        self.evict_anywhere(missing);
+        self.set(key, value, ttl)
+    }
+
+    /// The time, and when what is set now ends.
+    #[inline(never)] // most caches need neither, or need the clock, which costs more
+    fn times(&self, hash: u64, ttl: Option<Duration>) -> (Instant, Instant) {
+        let now = self.inner.clock.now();
+        let end = |ttl| now.saturating_add(self.inner.ttl_jitter.shorten(ttl, hash));
+        (now, ttl.map_or(Instant::NEVER, end))
+    }
+
+    #[inline]
+    fn weigh(&self, key: &K, value: &V) -> u64 {
+        let plain = (size_of::<K>() + size_of::<V>()) as u64;
+        self.inner.weigher.as_ref().map_or(plain, |weigh| weigh(key, value))
     }
 
     /// Evicts an entry of the next shard that has one: that of the newcomer has none left.

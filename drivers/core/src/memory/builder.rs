@@ -33,7 +33,7 @@ pub struct MemoryCacheBuilder<K, V, S = DefaultHashBuilder> {
     ttl_jitter: f64,
     shards: Option<usize>,
     policy: Policy,
-    weigher: Weigher<K, V>,
+    weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
     hasher: S,
 }
@@ -49,7 +49,7 @@ impl<K, V> MemoryCacheBuilder<K, V> {
             ttl_jitter: 0.0,
             shards: None,
             policy: Policy::Lru,
-            weigher: Box::new(|_, _| (size_of::<K>() + size_of::<V>()) as u64),
+            weigher: None,
             listener: None,
             // Chosen keys collide only for who knows the seed, which is the system's randomness.
             hasher: DefaultHashBuilder::with_seed(
@@ -121,7 +121,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
 
     /// What an entry weighs, in bytes. Default the sizes of `K` and `V` themselves, without what they point to.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.weigher = Box::new(weigher);
+        self.weigher = Some(Box::new(weigher));
         self
     }
 

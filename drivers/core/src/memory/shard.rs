@@ -23,38 +23,54 @@ use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64
 /// On a cache line of its own, so that a busy shard does not slow its neighbours down.
 #[repr(align(128))]
 pub(super) struct Shard<K, V> {
+    part: RwLock<Part<K, V>>,
+}
+
+/// What a shard's lock guards. The store comes first: what a read looks at is on the lock's cache line then.
+#[repr(C)]
+pub(super) struct Part<K, V> {
     /// Of hashed keys: the cache hashes each once.
-    store: RwLock<Store<K, V, ()>>,
+    store: Store<K, V, ()>,
+    /// The room that the shard has taken. While nobody changes the store, it is as large as that.
+    taken: Size,
 }
 
 impl<K, V> Shard<K, V> {
     pub(super) fn new(store: Store<K, V, ()>) -> Self {
-        Self { store: RwLock::new(store) }
+        Self { part: RwLock::new(Part { store, taken: Size::ZERO }) }
     }
 
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store<K, V, ()>> {
-        let store = self.store.read();
+    #[inline]
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Part<K, V>> {
+        let part = self.part.read();
         #[cfg(all(test, shuttle))]
-        let store = store.expect("no test panics with a lock held");
-        store
+        let part = part.expect("no test panics with a lock held");
+        part
     }
 
+    #[inline]
     pub(super) fn write<'a>(&'a self, room: Option<&'a Room>) -> Writing<'a, K, V> {
-        let store = self.store.write();
+        let part = self.part.write();
         #[cfg(all(test, shuttle))]
-        let store = store.expect("no test panics with a lock held");
-        let taken = room.map_or(Size::ZERO, |room| room.size_of(&store));
-        Writing { store, room, taken }
+        let part = part.expect("no test panics with a lock held");
+        Writing { part, room }
+    }
+}
+
+impl<K, V> Deref for Part<K, V> {
+    type Target = Store<K, V, ()>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.store
     }
 }
 
 /// A shard that is being changed.
 pub(super) struct Writing<'a, K, V> {
-    store: RwLockWriteGuard<'a, Store<K, V, ()>>,
+    part: RwLockWriteGuard<'a, Part<K, V>>,
     /// `None` where the store's own bounds are those of the cache.
     room: Option<&'a Room>,
-    /// The room that the shard has.
-    taken: Size,
 }
 
 impl<K: Eq, V> Writing<'_, K, V> {
@@ -69,11 +85,12 @@ impl<K: Eq, V> Writing<'_, K, V> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Place<'_, K, V, ()>, Bound> {
-        let mut place = self.store.place_hashed(now, hash, key);
+        let Part { store, taken } = &mut *self.part;
+        let mut place = store.place_hashed(now, hash, key);
         if let Some(room) = self.room {
             // Most overwrites need none, and what is over at once.
             if place.bytes().is_none_or(|old| old < bytes) && deadline > now {
-                room.make(&mut self.taken, &mut place, bytes)?;
+                place = room.make(taken, place, bytes)?;
             }
         }
         Ok(place)
@@ -83,22 +100,28 @@ impl<K: Eq, V> Writing<'_, K, V> {
 impl<K, V> Deref for Writing<'_, K, V> {
     type Target = Store<K, V, ()>;
 
+    #[inline]
     fn deref(&self) -> &Self::Target {
-        &self.store
+        &self.part.store
     }
 }
 
 impl<K, V> DerefMut for Writing<'_, K, V> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.store
+        &mut self.part.store
     }
 }
 
 impl<K, V> Drop for Writing<'_, K, V> {
     /// With the shard still locked, and also when the caller's code has panicked.
+    #[inline]
     fn drop(&mut self) {
-        if let Some(room) = self.room {
-            room.give(self.taken.minus(room.size_of(&self.store)));
+        let Some(room) = self.room else { return };
+        let size = room.size_of(&self.part.store);
+        if size != self.part.taken {
+            room.give(self.part.taken.minus(size));
+            self.part.taken = size;
         }
     }
 }
@@ -158,16 +181,24 @@ impl Room {
 
     /// Takes the room that a new value of so many bytes needs in its place, and evicts from the same shard where there is
     /// not enough.
-    fn make<K, V>(&self, taken: &mut Size, place: &mut Place<'_, K, V, ()>, bytes: u64) -> Result<(), Bound> {
+    #[inline(never)] // overwriting, which needs none, is shorter without
+    fn make<'a, K, V>(
+        &self,
+        taken: &mut Size,
+        mut place: Place<'a, K, V, ()>,
+        bytes: u64,
+    ) -> Result<Place<'a, K, V, ()>, Bound> {
         let StoreConfig { max_bytes, max_entry_bytes, .. } = *place.store().config();
         if bytes > max_entry_bytes.min(max_bytes) {
-            return Ok(()); // to be refused
+            return Ok(place); // to be refused
         }
         loop {
             let old = place.bytes();
             let more =
                 Size { entries: u64::from(old.is_none()), bytes: bytes.saturating_sub(old.unwrap_or(0)) };
-            let Err(bound) = self.hold(taken, self.size_of(place.store()).plus(more)) else { return Ok(()) };
+            let Err(bound) = self.hold(taken, self.size_of(place.store()).plus(more)) else {
+                return Ok(place);
+            };
             if !place.evict(bound) {
                 return Err(bound);
             }
