@@ -33,9 +33,9 @@ use shard::{Room, Shard, Writing};
 /// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
 /// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. Keys are hashed once, with `S`.
 ///
-/// No clock is read where no entry of the shard has a time to live, nor, under [`Policy::Adaptive`](crate::Policy::Adaptive),
-/// by a hit of one that has none. Its other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one
-/// within 100 ms of the entry's deadline: that is exact unless the kernel's tick is later than this.
+/// No clock is read by a miss, nor by a hit of an entry without a time to live, nor by any call where no entry of the shard has
+/// one. Other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
+/// where there is a time to idle: that is exact unless the kernel's tick is later than this.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with
@@ -120,8 +120,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         let hash = self.inner.hasher.hash_one(key);
         let Some(reads) = &self.inner.reads else { return self.get_alone(hash, key, look) };
         let store = self.shard(hash).read();
-        let found =
-            store.get_shared_hashed(hash, key, |deadline| self.inner.clock.now_to_tell(deadline)).map(look);
+        let found = store.get_shared_hashed(hash, key, |end| self.inner.clock.now_to_tell(end)).map(look);
         drop(store);
         reads.count(found.is_some());
         found
@@ -133,7 +132,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.change(self.shard(hash), |store| store.get_hashed(self.now(store), hash, key).map(look))
+        let clock = &self.inner.clock;
+        self.change(self.shard(hash), |store| {
+            // A time to idle begins now, and not a little before.
+            let is_exact = store.config().time_to_idle.is_some();
+            let now = |end| if is_exact { clock.now() } else { clock.now_to_tell(end) };
+            store.get_hashed(hash, key, now).map(look)
+        })
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.

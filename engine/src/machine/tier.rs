@@ -290,7 +290,7 @@ impl Tier {
         if let Some(since) = self.journal.cleared_at(key) {
             return Some(Found { value: None, age: now.saturating_since(since) });
         }
-        let mirror = self.mirrors.get_hashed(now, hash, key)?;
+        let mirror = self.mirrors.get_hashed(hash, key, |_| now)?;
         Some(Found { value: mirror.value.clone(), age: now.saturating_since(mirror.since) })
     }
 

@@ -351,7 +351,8 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.get_hashed(now, self.hash_of(key), key)
+        self.advance(now);
+        self.get_hashed(self.hash_of(key), key, |_| now)
     }
 
     /// [`get`](Self::get) for those who share the store for reading: under [`Policy::Adaptive`] the entry is marked as
@@ -376,16 +377,19 @@ impl<K: Eq, V, S> Store<K, V, S> {
 
     /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
     /// [`hash_of`](Self::hash_of) says, the key is not found.
+    ///
+    /// He is asked for `now` where the entry has a deadline, and told that: he need not look at a clock more closely than it takes
+    /// to tell which is earlier, unless there is a time to idle, which begins anew then.
     #[inline]
-    pub fn get_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&V>
+    pub fn get_hashed<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        self.hit(now, hash, key).map(|value| &*value)
+        self.hit(hash, key, now).map(|value| &*value)
     }
 
-    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already. He is asked for `now` where the entry has a
-    /// deadline, and told that: he need not look at a clock more closely than it takes to tell which is earlier.
+    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already, and is asked for `now` as in
+    /// [`get_hashed`](Self::get_hashed).
     #[inline]
     pub fn get_shared_hashed<Q>(&self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
     where
@@ -406,7 +410,8 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.hit(now, self.hash_of(key), key)
+        self.advance(now);
+        self.hit(self.hash_of(key), key, |_| now)
     }
 
     /// The live value of `key`, leaving recency and statistics alone.
@@ -535,16 +540,16 @@ impl<K: Eq, V, S> Store<K, V, S> {
 
     /// A read: the value of `key`'s live entry, which is the most recently used then.
     #[inline]
-    fn hit<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<&mut V>
+    fn hit<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&mut V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let now = self.advance(now);
         let Some(id) = self.find(hash, key) else {
             self.stats.misses += 1;
             return None;
         };
-        if self.slab.get(id)?.is_over(now) {
+        let deadline = self.slab.get(id)?.deadline;
+        if !deadline.is_never() && is_over(deadline, self.advance(now(deadline))) {
             return self.miss(id);
         }
         self.stats.hits += 1;

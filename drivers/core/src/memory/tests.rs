@@ -187,6 +187,24 @@ fn set_source<V>(cache: &mut MemoryCache<u32, V>, passed: impl Fn() -> Duration 
 }
 
 #[test]
+fn misses_and_hits_of_entries_without_a_deadline_read_no_clock() {
+    for policy in [Policy::Lru, Policy::Adaptive] {
+        let mut cache: MemoryCache<u32, u32> =
+            MemoryCache::builder().policy(policy).shards(1).build().expect("valid");
+        let reads = Arc::new(AtomicU64::new(0));
+        let same = Arc::clone(&reads);
+        set_source(&mut cache, move || Duration::from_nanos(same.fetch_add(1, Ordering::Relaxed)));
+        cache.insert(1, 1).expect("fits");
+        cache.insert_with_ttl(2, 2, Duration::from_secs(90)).expect("fits");
+        let before = reads.load(Ordering::Relaxed);
+        assert!(cache.get(&1).is_some() && cache.get(&3).is_none());
+        assert_eq!(reads.load(Ordering::Relaxed), before, "{policy:?}");
+        assert!(cache.get(&2).is_some());
+        assert_eq!(reads.load(Ordering::Relaxed), before + 1, "{policy:?}");
+    }
+}
+
+#[test]
 fn no_clock_is_read_where_no_entry_of_the_shard_has_a_deadline() {
     for policy in [Policy::Lru, Policy::Adaptive] {
         let mut cache: MemoryCache<u32, u32> = MemoryCache::builder().policy(policy).build().expect("valid");
