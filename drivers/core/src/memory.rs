@@ -81,6 +81,8 @@ struct Inner<K, V, S> {
     listener: Option<Listener<K, V>>,
     max_entries: usize,
     max_bytes: Option<u64>,
+    /// What `max_bytes` allows at most.
+    max_entry_bytes: u64,
     /// Those that only share a shard, where hits do: then those of several threads do not wait for each other.
     reads: Option<Reads>,
     /// Where the next sweep goes on.
@@ -278,6 +280,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Result<Option<(K, V)>, TooLarge> {
         let bytes = self.weigh(&key, &value);
         let hash = self.inner.hasher.hash_one(&key);
+        if bytes > self.inner.max_entry_bytes {
+            return Err(self.refuse(hash, &key, bytes));
+        }
         let mut shard = self.shard(hash).write(self.inner.room.as_ref());
         let (now, deadline) = match ttl {
             None if !shard.is_timed() => (Instant::EPOCH, Instant::NEVER),
@@ -323,6 +328,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         self.inner.weigher.as_ref().map_or(plain, |weigh| weigh(key, value))
     }
 
+    /// As an insert would, but key and value are dropped later, with no lock held.
+    #[cold]
+    fn refuse(&self, hash: u64, key: &K, bytes: u64) -> TooLarge {
+        let refuse =
+            |store: &mut Store<K, V, ()>| store.place_hashed(self.now(store), hash, key).refuse(bytes);
+        self.change(self.shard(hash), refuse)
+    }
+
     /// Evicts an entry of the next shard that has one: that of the newcomer has none left.
     #[cold]
     fn evict_anywhere(&self, bound: Bound) {
@@ -340,19 +353,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         result
     }
 
-    #[inline(always)] // without a listener it is the lock's release, which every change ends with
+    #[inline(always)] // where nothing has ended it is the lock's release, which every change ends with
     fn let_go(&self, shard: Writing<'_, K, V>) {
-        if let Some(listener) = &self.inner.listener {
-            Self::tell(listener, shard);
+        if shard.has_removals() {
+            self.bury(shard);
         }
     }
 
+    /// Lets go of a shard, and then of what has ended there: the caller's code may take long over it, or call the cache.
     #[inline(never)]
-    fn tell(listener: &Listener<K, V>, mut shard: Writing<'_, K, V>) {
+    fn bury(&self, mut shard: Writing<'_, K, V>) {
         let removals = shard.take_removals();
         drop(shard);
         for removal in removals {
-            listener(&removal.key, &removal.value, removal.cause);
+            if let Some(listener) = &self.inner.listener {
+                listener(&removal.key, &removal.value, removal.cause);
+            }
         }
     }
 

@@ -93,7 +93,6 @@ mod model;
 mod tests;
 
 use crate::Instant;
-use alloc::vec::Vec;
 pub use config::{StoreConfig, TooLarge};
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
@@ -104,7 +103,7 @@ pub use jitter::TtlJitter;
 pub use place::Place;
 pub use policy::Policy;
 use policy::{Order, Ordering};
-pub use removal::{Removal, RemovalCause};
+pub use removal::{Removal, RemovalCause, Removals};
 use slab::{Slab, is_over};
 pub use stats::StoreStats;
 use weights::Weights;
@@ -162,7 +161,7 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     wheel: Wheel,
     idle: Option<Idle>,
     /// What has ended and was not taken yet, where somebody takes it.
-    removals: Option<Vec<Removal<K, V>>>,
+    removals: Option<Removals<K, V>>,
     capacity: usize,
     config: StoreConfig,
     steps: u64,
@@ -251,7 +250,7 @@ impl<K, V, S> Store<K, V, S> {
     /// From now on keeps what ends, for [`take_removals`](Self::take_removals): who calls this has to call that after each
     /// call, or what has gone stays in memory.
     pub fn keep_removals(&mut self) {
-        self.removals.get_or_insert_default();
+        self.removals.get_or_insert_with(Removals::new);
     }
 
     /// What has ended since the last time, in the order in which it did; nothing unless the store was told to
@@ -260,8 +259,16 @@ impl<K, V, S> Store<K, V, S> {
     /// What a call hands back to its caller, the value that an insert replaces and the one that a remove takes, is not in
     /// it. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.
     #[must_use]
-    pub fn take_removals(&mut self) -> Vec<Removal<K, V>> {
-        self.removals.as_mut().map(core::mem::take).unwrap_or_default()
+    pub fn take_removals(&mut self) -> Removals<K, V> {
+        let removals = self.removals.as_mut().map(|removals| core::mem::replace(removals, Removals::new()));
+        removals.unwrap_or_else(Removals::new)
+    }
+
+    /// Whether [`take_removals`](Self::take_removals) has something to hand out.
+    #[inline]
+    #[must_use]
+    pub fn has_removals(&self) -> bool {
+        self.removals.as_ref().is_some_and(|removals| !removals.is_empty())
     }
 
     /// Removes every entry and returns how many there were, expired ones that were still held included. Linear time;

@@ -73,17 +73,24 @@ impl<'a, K, V, S> Place<'a, K, V, S> {
     /// As there.
     #[inline]
     pub fn insert(self, key: K, value: V, bytes: u64, deadline: Instant) -> Result<Option<(K, V)>, TooLarge> {
-        let Self { store, hash, id } = self;
-        let limit = store.config.entry_limit();
-        if bytes > limit {
-            store.refuse(id);
-            return Err(TooLarge { bytes, limit });
+        if bytes > self.store.config.entry_limit() {
+            return Err(self.refuse(bytes));
         }
+        let Self { store, hash, id } = self;
         let Some(id) = id else {
             store.admit(Entry { hash, deadline, key, value }, bytes);
             return Ok(None);
         };
         Ok(store.overwrite(id, value, bytes, deadline).map(|old| (key, old)))
+    }
+
+    /// What an insert does that comes with more bytes than there can be, for a caller who keeps key and value: the key's old value
+    /// goes.
+    #[cold]
+    #[must_use]
+    pub fn refuse(self, bytes: u64) -> TooLarge {
+        self.store.refuse(self.id);
+        TooLarge { bytes, limit: self.store.config.entry_limit() }
     }
 }
 

@@ -231,15 +231,16 @@ fn a_use_moves_the_deadline_but_not_past_its_end() {
 fn what_has_ended_is_kept_for_those_only_who_ask() {
     let mut store = of_entries(1);
     fill(&mut store, &["a", "b"]);
-    assert!(store.take_removals().is_empty());
+    assert!(!store.has_removals() && store.take_removals().is_empty());
     store.keep_removals();
     fill(&mut store, &["c", "d", "d"]);
     let removal = |key, cause| Removal { key, value: 0, cause };
     let evicted = |key| removal(key, RemovalCause::Evicted);
-    assert_eq!(store.take_removals(), [evicted("b"), evicted("c")]);
-    assert!(store.take_removals().is_empty(), "each once");
+    assert!(store.has_removals());
+    assert_eq!(store.take_removals().into_iter().collect::<Vec<_>>(), [evicted("b"), evicted("c")]);
+    assert!(!store.has_removals() && store.take_removals().is_empty(), "each once");
     store.clear();
-    assert_eq!(store.take_removals(), [removal("d", RemovalCause::Removed)]);
+    assert_eq!(store.take_removals().into_iter().collect::<Vec<_>>(), [removal("d", RemovalCause::Removed)]);
 }
 
 // Inventory M5 and M8: cost and bytes.

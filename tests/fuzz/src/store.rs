@@ -115,7 +115,7 @@ impl Both {
             assert!(answer.is_err(), "{bytes} bytes were not refused");
             let removals = self.store.take_removals();
             assert_eq!(
-                removals.iter().map(|gone| (gone.value, gone.cause)).collect::<Vec<_>>(),
+                removals.into_iter().map(|gone| (gone.value, gone.cause)).collect::<Vec<_>>(),
                 old.iter().map(|old| (old.value, RemovalCause::Removed)).collect::<Vec<_>>()
             );
             return;

@@ -148,8 +148,8 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
     /// It is called by the thread whose call ended the value, after that has let go of the shard: it may call the cache, and
     /// by then the key may have another value. What expires is told of when somebody notices: a read of the key, or a
     /// sweep. A panic in it goes to that caller, who has done what he was to do, and the cache can be used on; what else
-    /// was to be told of the same call is lost. Without a listener this costs nothing; with one, a call that ends
-    /// values without handing them to its caller allocates once or more.
+    /// was to be told of the same call is lost. A call that ends several values without handing them to its caller allocates for
+    /// them.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -189,16 +189,19 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
         let shards = self.shard_count()?;
         let clock = Clock::system();
         let now = clock.now();
+        let max_bytes = self.max_bytes.unwrap_or(u64::MAX);
+        let max_entry_bytes = self.max_entry_bytes.unwrap_or(u64::MAX).min(max_bytes);
         let config = StoreConfig {
             max_entries: most_in_one(self.max_entries, shards),
-            max_bytes: self.max_bytes.unwrap_or(u64::MAX),
-            max_entry_bytes: self.max_entry_bytes.unwrap_or(u64::MAX),
+            max_bytes,
+            max_entry_bytes,
             policy: self.policy,
             time_to_idle: self.time_to_idle,
         };
         let shard = |_| {
             let mut store = Store::new(config, (), now);
-            if self.listener.is_some() {
+            // What has code to run when it is dropped is dropped with no lock held.
+            if self.listener.is_some() || std::mem::needs_drop::<(K, V)>() {
                 store.keep_removals();
             }
             Shard::new(store)
@@ -215,6 +218,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
                 listener: self.listener,
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
+                max_entry_bytes,
                 reads: (self.policy == Policy::Adaptive && self.time_to_idle.is_none()).then(Reads::new),
                 next_sweep: AtomicUsize::new(0),
                 next_victim: AtomicUsize::new(0),

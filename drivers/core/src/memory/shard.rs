@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 
 use larder_engine::Instant;
-use larder_engine::store::{Bound, Place, Store, StoreConfig};
+use larder_engine::store::{Bound, Place, Store};
 
 #[cfg(not(all(test, shuttle)))]
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -188,10 +188,6 @@ impl Room {
         mut place: Place<'a, K, V, ()>,
         bytes: u64,
     ) -> Result<Place<'a, K, V, ()>, Bound> {
-        let StoreConfig { max_bytes, max_entry_bytes, .. } = *place.store().config();
-        if bytes > max_entry_bytes.min(max_bytes) {
-            return Ok(place); // to be refused
-        }
         loop {
             let old = place.bytes();
             let more =

@@ -394,3 +394,40 @@ fn a_seeded_hasher_makes_two_caches_alike() {
     assert_eq!(kept(1), kept(1));
     assert_ne!(kept(1), kept(2));
 }
+
+/// Calls the cache that it was in, which would wait for itself for ever if that were locked.
+struct Caller(u32);
+
+static CALLED: OnceLock<MemoryCache<u32, Caller>> = OnceLock::new();
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if let Some(cache) = CALLED.get() {
+            cache.contains(&self.0);
+        }
+    }
+}
+
+#[test]
+fn what_ends_is_dropped_with_no_lock_held() {
+    let (done, is_done) = channel();
+    std::thread::spawn(move || {
+        let cache = CALLED.get_or_init(|| {
+            let builder = MemoryCache::builder().max_entries(2).max_bytes(10);
+            builder.weigher(|key, _| u64::from(*key)).build().expect("valid")
+        });
+        for key in [1, 2, 3, 3] {
+            cache.insert(key, Caller(key)).expect("fits");
+        }
+        assert!(cache.insert(11, Caller(11)).is_err());
+        cache.insert_with_ttl(3, Caller(3), Duration::ZERO).expect("fits");
+        cache.remove(&2);
+        cache.insert_with_ttl(4, Caller(4), Duration::from_nanos(1)).expect("fits");
+        cache.insert(5, Caller(5)).expect("fits");
+        assert_eq!(cache.remove_if(|key, _| *key == 5), 1);
+        cache.insert(6, Caller(6)).expect("fits");
+        cache.clear();
+        done.send(cache.len()).expect("somebody waits");
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(0), "a value was dropped under the lock");
+}
