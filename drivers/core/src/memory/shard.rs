@@ -201,17 +201,12 @@ impl Room {
         }
     }
 
-    /// Takes what of so much has not been taken yet, all of it or nothing.
+    /// Takes what of so much has not been taken yet. Where there is not enough, what was taken is given back with the shard.
     fn hold(&self, taken: &mut Size, size: Size) -> Result<(), Bound> {
-        let missing = size.minus(*taken);
-        if !take(&self.entries, missing.entries) {
-            return Err(Bound::Entries);
+        hold(&self.entries, &mut taken.entries, size.entries).ok_or(Bound::Entries)?;
+        if self.is_weighed {
+            hold(&self.bytes, &mut taken.bytes, size.bytes).ok_or(Bound::Bytes)?;
         }
-        if self.is_weighed && !take(&self.bytes, missing.bytes) {
-            give(&self.entries, missing.entries);
-            return Err(Bound::Bytes);
-        }
-        *taken = taken.plus(missing);
         Ok(())
     }
 
@@ -221,11 +216,15 @@ impl Room {
     }
 }
 
-/// Reads only where there is not enough, or nothing to take. Nothing else is ordered by these numbers: what has
-/// been taken was let go of by somebody who held a lock, and who evicts holds another.
-fn take(from: &AtomicU64, number: u64) -> bool {
-    let less = |left: u64| left.checked_sub(number);
-    number == 0 || from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+/// Takes what is missing, all of it or nothing. Reads only where there is not enough. Nothing else is ordered by these numbers:
+/// what has been taken was let go of by somebody who held a lock, and who evicts holds another.
+fn hold(left: &AtomicU64, taken: &mut u64, needed: u64) -> Option<()> {
+    if needed > *taken {
+        let less = |left: u64| left.checked_sub(needed - *taken);
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        *taken = needed;
+    }
+    Some(())
 }
 
 fn give(to: &AtomicU64, number: u64) {
