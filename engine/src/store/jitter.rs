@@ -47,6 +47,7 @@ impl TtlJitter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::properties;
     use core::hash::BuildHasher;
     use foldhash::quality::FixedState;
     use proptest::prelude::*;
@@ -72,6 +73,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties())]
+
         #[test]
         fn a_part_is_never_longer_and_longer_than_the_rest(
             share in 0.0..1.0, seconds: u64, nanos in 0..1_000_000_000_u32, hash: u64

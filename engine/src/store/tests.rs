@@ -3,9 +3,21 @@
 use super::*;
 use core::time::Duration;
 use foldhash::quality::FixedState;
+use proptest::test_runner::{Config, RngAlgorithm};
 use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{format, vec};
+
+/// How properties are tried. An interpreter that looks for undefined behaviour has no files to keep failures in, and little
+/// time: most of it would go into random numbers of quality.
+pub(super) fn properties() -> Config {
+    let config = Config::default();
+    if cfg!(miri) {
+        Config { cases: 4, failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..config }
+    } else {
+        config
+    }
+}
 
 type TestStore = Store<&'static str, u32, FixedState>;
 
@@ -247,7 +259,6 @@ fn what_has_ended_is_kept_for_those_only_who_ask() {
 
 #[test]
 fn a_million_entries_that_expire_at_once_stall_nobody() {
-    // An interpreter that looks for undefined behaviour is slow.
     const MANY: u32 = if cfg!(miri) { 8_000 } else { 1_000_000 };
     let config = StoreConfig { max_entries: MANY as usize, ..StoreConfig::default() };
     let mut store = Store::new(config, FixedState::default(), at(0));
@@ -281,9 +292,10 @@ fn a_million_entries_that_expire_at_once_stall_nobody() {
 
 #[test]
 fn inserts_alone_give_expired_memory_back() {
+    const INSERTS: u64 = if cfg!(miri) { 1_000 } else { 20_000 };
     let config = StoreConfig { max_entries: usize::MAX, ..StoreConfig::default() };
     let mut store = Store::new(config, FixedState::default(), at(0));
-    for millis in 0..20_000_u64 {
+    for millis in 0..INSERTS {
         store.insert(at(millis), millis, (), 1, at(millis + 100)).expect("fits");
         // Each lives for 100 inserts, and a few more while its bucket is refiled.
         assert!(store.len() <= 120, "{} held where 100 are live", store.len());
@@ -359,12 +371,13 @@ fn an_entry_costs_what_the_docs_say() {
 
 #[test]
 fn memory_ends_at_the_bound_without_slack() {
+    const KEYS: u32 = if cfg!(miri) { 1_100 } else { 3_000 };
     let mut store = Store::new(StoreConfig::default(), FixedState::default(), at(0));
-    for key in 0..3000_u32 {
+    for key in 0..KEYS {
         store.insert(at(0), key, (), 1, at(10)).expect("fits");
     }
     assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 0]);
-    for key in 0..3000_u32 {
+    for key in 0..KEYS {
         store.insert(at(0), key, (), key.into(), at(10)).expect("fits");
     }
     assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000]);
@@ -421,6 +434,7 @@ fn keys_are_found_by_what_they_are_equivalent_to() {
 
 #[test]
 fn colliding_hashes_are_told_apart() {
+    const HELD: u32 = if cfg!(miri) { 5 } else { 50 };
     #[derive(Default)]
     struct Same;
     impl core::hash::Hasher for Same {
@@ -430,14 +444,15 @@ fn colliding_hashes_are_told_apart() {
         fn write(&mut self, _: &[u8]) {}
     }
     let hasher = core::hash::BuildHasherDefault::<Same>::default();
-    let mut store = Store::new(StoreConfig { max_entries: 50, ..StoreConfig::default() }, hasher, at(0));
-    for key in 0..200_u32 {
+    let config = StoreConfig { max_entries: HELD as usize, ..StoreConfig::default() };
+    let mut store = Store::new(config, hasher, at(0));
+    for key in 0..4 * HELD {
         store.insert(at(0), key, key, 1, NEVER).expect("fits");
         store.debug_validate();
     }
     assert_eq!(
         store.iter().map(|entry| *entry.value).collect::<Vec<_>>(),
-        (150..200).rev().collect::<Vec<_>>()
+        (3 * HELD..4 * HELD).rev().collect::<Vec<_>>()
     );
 }
 

@@ -66,6 +66,7 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::properties;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -84,6 +85,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties())]
+
         #[test]
         fn weights_are_a_map(ops in prop::collection::vec((0..9_u32, 0..3_u64, any::<bool>()), 1..60)) {
             let mut weights = Weights::new(9);

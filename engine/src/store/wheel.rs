@@ -273,6 +273,7 @@ const fn instant_of(tick: u64) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::properties;
     use core::time::Duration;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -407,6 +408,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties())]
+
         /// Against a map of deadlines that is scanned: nothing comes out early, all comes out within a tick, and
         /// `next` tells when.
         #[test]
@@ -435,8 +438,11 @@ mod tests {
                         }
                     }
                 }
-                let filed = wheel.validate(|id| *deadlines.get(&id).expect("only what is scheduled is filed"));
-                prop_assert_eq!(filed, deadlines.len());
+                // An interpreter would spend its time on walks over empty buckets.
+                if !cfg!(miri) {
+                    let filed = wheel.validate(|id| *deadlines.get(&id).expect("only what is scheduled is filed"));
+                    prop_assert_eq!(filed, deadlines.len());
+                }
                 let first = deadlines.values().min().map(|first| first.as_nanos().saturating_add(TICK));
                 prop_assert_eq!(wheel.next().is_some(), first.is_some());
                 let next = wheel.next().map(Instant::as_nanos);

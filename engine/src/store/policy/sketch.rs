@@ -117,6 +117,7 @@ fn least(counts: [u16; 4]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::properties;
     use core::hash::BuildHasher;
     use foldhash::quality::FixedState;
     use proptest::prelude::*;
@@ -135,41 +136,46 @@ mod tests {
 
     #[test]
     fn a_count_is_halved_for_each_sample_that_has_passed_and_stops_at_15() {
+        const ENTRIES: usize = if cfg!(miri) { 50 } else { 1_000 };
         let mut sketch = Sketch::default();
-        sketch.resize(1000);
-        sketch.count(print(1), 40, 1000);
+        sketch.resize(ENTRIES);
+        sketch.count(print(1), 40, ENTRIES);
         assert_eq!(sketch.estimate(print(1)), 15);
         for expected in [7, 3, 1, 0] {
             let due = sketch.due;
             while sketch.due == due {
-                sketch.count(print(2), 1, 1000);
+                sketch.count(print(2), 1, ENTRIES);
             }
             assert_eq!(sketch.estimate(print(1)), expected);
         }
-        sketch.count(print(1), 1, 1000);
+        sketch.count(print(1), 1, ENTRIES);
         assert_eq!(sketch.estimate(print(1)), 1, "a block that is late is halved before it counts");
         sketch.clear();
         assert_eq!((sketch.estimate(print(1)), sketch.estimate(print(2))), (0, 0));
     }
 
+    const KEYS: u16 = if cfg!(miri) { 40 } else { 400 };
+
     proptest! {
+        #![proptest_config(properties())]
+
         /// Against a map of true counts, within one sample: never too few, and hardly ever too many.
         #[test]
-        fn estimates_are_counts(keys in prop::collection::vec(0..400_u16, 0..1500)) {
+        fn estimates_are_counts(keys in prop::collection::vec(0..KEYS, 0..KEYS as usize * 15 / 4)) {
             let mut sketch = Sketch::default();
-            sketch.resize(400);
+            sketch.resize(KEYS.into());
             let mut counts = HashMap::<u16, u8>::new();
             for key in keys {
-                sketch.count(print(key), 1, 400);
+                sketch.count(print(key), 1, KEYS.into());
                 *counts.entry(key).or_default() += 1;
             }
             let mut over = 0;
-            for key in 0..400 {
+            for key in 0..KEYS {
                 let (count, estimate) = (counts.get(&key).copied().unwrap_or(0).min(15), sketch.estimate(print(key)));
                 prop_assert!(estimate >= count, "{estimate} for {count}");
                 over += usize::from(estimate > count);
             }
-            prop_assert!(over <= 20, "{over} of 400 keys are overestimated");
+            prop_assert!(over <= usize::from(KEYS / 20), "{over} of {KEYS} keys are overestimated");
         }
     }
 }
