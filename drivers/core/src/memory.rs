@@ -33,7 +33,7 @@ use shard::{Room, Shard, Writing};
 /// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
 /// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. Keys are hashed once, with `S`.
 ///
-/// No clock is read by a miss, nor by a hit of an entry without a time to live, nor by any call where no entry of the shard has
+/// No clock is read by a miss, nor by a hit of an entry without a time to live, nor, but to set one, where no entry of the shard has
 /// one. Other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
 /// where there is a time to idle: that is exact unless the kernel's tick is later than this.
 ///
@@ -91,6 +91,8 @@ struct Inner<K, V, S> {
     next_victim: AtomicUsize,
 }
 
+/// The entry whose value an insert has replaced; its key is the one that came with the new value.
+type Replaced<K, V> = Result<Option<(K, V)>, TooLarge>;
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
@@ -277,7 +279,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
 
     /// Sets a value; the answer is the one that it replaces.
     #[inline]
-    fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Result<Option<(K, V)>, TooLarge> {
+    fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Replaced<K, V> {
         let bytes = self.weigh(&key, &value);
         let hash = self.inner.hasher.hash_one(&key);
         if bytes > self.inner.max_entry_bytes {
@@ -294,22 +296,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
                 self.let_go(shard);
                 replaced
             }
-            Err(bound) => {
+            Err(missing) => {
                 self.let_go(shard);
-                self.set_elsewhere(bound, key, value, ttl)
+                self.set_after_evicting(missing, key, value, ttl)
             }
         }
     }
 
+    /// Sets a value for which another shard has to evict; once more where somebody else was faster to take that room. A loop
+    /// around it all would make the usual case longer.
     #[cold]
     #[inline(never)]
-    fn set_elsewhere(
-        &self,
-        missing: Bound,
-        key: K,
-        value: V,
-        ttl: Option<Duration>,
-    ) -> Result<Option<(K, V)>, TooLarge> {
+    fn set_after_evicting(&self, missing: Bound, key: K, value: V, ttl: Option<Duration>) -> Replaced<K, V> {
         self.evict_anywhere(missing);
         self.set(key, value, ttl)
     }
@@ -356,13 +354,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     #[inline(always)] // where nothing has ended it is the lock's release, which every change ends with
     fn let_go(&self, shard: Writing<'_, K, V>) {
         if shard.has_removals() {
-            self.bury(shard);
+            self.tell_and_drop(shard);
         }
     }
 
     /// Lets go of a shard, and then of what has ended there: the caller's code may take long over it, or call the cache.
     #[inline(never)]
-    fn bury(&self, mut shard: Writing<'_, K, V>) {
+    fn tell_and_drop(&self, mut shard: Writing<'_, K, V>) {
         let removals = shard.take_removals();
         drop(shard);
         for removal in removals {

@@ -104,7 +104,7 @@ pub use place::Place;
 pub use policy::Policy;
 use policy::{Order, Ordering};
 pub use removal::{Removal, RemovalCause, Removals};
-use slab::{Slab, is_over};
+use slab::{Entry, Slab, is_over};
 pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
@@ -276,17 +276,20 @@ impl<K, V, S> Store<K, V, S> {
     pub fn clear(&mut self) -> usize {
         let count = self.len();
         self.stats.removals += count as u64;
-        if self.removals.is_some() {
-            while let Some(id) = self.order.first() {
-                self.end(id, RemovalCause::Removed);
-            }
+        if let Some(removals) = &mut self.removals {
+            let gone = |entry: Entry<K, V>| Removal {
+                key: entry.key,
+                value: entry.value,
+                cause: RemovalCause::Removed,
+            };
+            self.slab.drain().map(gone).for_each(|removal| removals.push(removal));
         }
+        self.slab.drain().for_each(drop);
         self.bytes = 0;
         self.index.clear();
         self.order.clear();
         self.wheel.clear();
         self.weights.clear();
-        self.slab.clear();
         count
     }
 

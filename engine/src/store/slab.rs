@@ -101,10 +101,13 @@ impl<K, V> Slab<K, V> {
         assert_eq!(vacant.count() + occupied, self.slots.len(), "slots got lost");
     }
 
-    /// Drops every entry. Keeps the memory.
-    pub(super) fn clear(&mut self) {
+    /// Takes every entry out, in no order. Keeps the memory.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry<K, V>> {
         self.vacant = NONE;
-        self.slots.clear();
+        self.slots.drain(..).filter_map(|slot| match slot {
+            Slot::Occupied(entry) => Some(entry),
+            Slot::Vacant { .. } => None,
+        })
     }
 
     #[cfg(test)]
