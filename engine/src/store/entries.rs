@@ -187,11 +187,18 @@ impl<K, V, S> Store<K, V, S> {
 
     /// Takes the entry out of every structure.
     pub(super) fn detach(&mut self, id: u32) -> Option<Entry<K, V>> {
+        let entry = self.detach_evicted(id)?;
+        self.order.remove(id);
+        Some(entry)
+    }
+
+    /// Takes the entry out of every structure but the order of use, where it no longer is.
+    #[inline]
+    fn detach_evicted(&mut self, id: u32) -> Option<Entry<K, V>> {
         let entry = self.slab.remove(id)?;
         if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
             slot.remove();
         }
-        self.order.remove(id);
         self.wheel.cancel(id);
         self.bytes -= self.weights.get(id);
         Some(entry)
@@ -222,8 +229,7 @@ impl<K, V, S> Store<K, V, S> {
         if !self.wheel.is_idle(self.now) && self.sweep(self.now, STEPS_PER_INSERT) > 0 {
             return true;
         }
-        let Some(id) = self.order.victim() else { return false };
-        let Some(entry) = self.detach(id) else { return false };
+        let Some(entry) = self.order.evict().and_then(|id| self.detach_evicted(id)) else { return false };
         self.steps += 1;
         // The wheel knows whole ticks only; the victim may have expired within the current one.
         let (counter, cause) = match bound {

@@ -234,10 +234,17 @@ impl Adaptive {
         newcomer > victim || newcomer > SUSPICIOUS && self.random.u32(..CHANCES) == 0
     }
 
-    /// Remembers what is lost from a part.
+    /// Takes an id out of its part, and remembers it.
     fn lose(&mut self, part: u32, id: u32) -> u32 {
         self.lost.push(part, self.links.get(id).print());
+        self.leave(part, id);
         id
+    }
+
+    fn leave(&mut self, part: u32, id: u32) {
+        let count = if part == MAIN { &mut self.in_main } else { &mut self.in_window };
+        *count = count.saturating_sub(1);
+        self.links.unlink(id);
     }
 }
 
@@ -278,12 +285,10 @@ impl Order for Adaptive {
     }
 
     fn remove(&mut self, id: u32) {
-        let part = if self.links.get(id).is_in_main() { &mut self.in_main } else { &mut self.in_window };
-        *part = part.saturating_sub(1);
-        self.links.unlink(id);
+        self.leave(if self.links.get(id).is_in_main() { MAIN } else { WINDOW }, id);
     }
 
-    fn victim(&mut self) -> Option<u32> {
+    fn evict(&mut self) -> Option<u32> {
         let candidate = self.links.back(WINDOW).filter(|_| self.in_window >= self.window_limit());
         let victim = self.unused_in_main();
         let Some(candidate) = candidate else {

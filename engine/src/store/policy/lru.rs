@@ -38,8 +38,10 @@ impl Order for Lru {
         self.links.unlink(id);
     }
 
-    fn victim(&mut self) -> Option<u32> {
-        self.links.back(HEAD)
+    fn evict(&mut self) -> Option<u32> {
+        let oldest = self.links.back(HEAD)?;
+        self.links.unlink(oldest);
+        Some(oldest)
     }
 
     fn first(&self) -> Option<u32> {

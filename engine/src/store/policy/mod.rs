@@ -51,8 +51,8 @@ pub(super) trait Order {
     /// The id, which is in the order, is gone.
     fn remove(&mut self, id: u32);
 
-    /// The id that should go next. The caller removes it.
-    fn victim(&mut self) -> Option<u32>;
+    /// Takes out the id that should go next.
+    fn evict(&mut self) -> Option<u32>;
 
     /// The first id of a walk over all.
     fn first(&self) -> Option<u32>;
@@ -122,8 +122,8 @@ impl Order for Ordering {
         delegate!(self, order => order.remove(id));
     }
 
-    fn victim(&mut self) -> Option<u32> {
-        delegate!(self, order => order.victim())
+    fn evict(&mut self) -> Option<u32> {
+        delegate!(self, order => order.evict())
     }
 
     fn first(&self) -> Option<u32> {

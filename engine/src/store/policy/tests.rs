@@ -144,10 +144,10 @@ impl Both {
 
     fn evict(&mut self) -> Option<u32> {
         let hash_of = |id| hash(id, self.generations[&id]);
-        let victim = self.order.victim();
+        let victim = self.order.evict();
         assert_eq!(victim, self.textbook.victim(&hash_of));
         if let Some(victim) = victim {
-            self.remove(victim);
+            self.textbook.remove(victim);
         }
         victim
     }
@@ -213,8 +213,7 @@ fn hits(policy: Policy, requests: impl Iterator<Item = u64>) -> u64 {
             keys.push(key);
             keys.len() as u32 - 1
         } else {
-            let id = order.victim().expect("it is full");
-            order.remove(id);
+            let id = order.evict().expect("it is full");
             ids.remove(&keys[id as usize]);
             keys[id as usize] = key;
             id
@@ -263,7 +262,7 @@ fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
     }
     let oldest = order.first().map(|first| core::iter::successors(Some(first), |id| order.after(*id)));
     let walk: Vec<u32> = oldest.expect("it is full").collect();
-    let victim = order.victim().expect("it is full");
+    let victim = order.evict().expect("it is full");
     assert_eq!(
         walk.iter().position(|id| *id == victim),
         Some(98),
@@ -274,16 +273,15 @@ fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
 #[test]
 fn an_order_of_one_and_one_of_none_work() {
     let mut order = Ordering::new(Policy::Adaptive, 1);
-    assert_eq!(order.victim(), None);
+    assert_eq!(order.evict(), None);
     for turn in 0..10 {
         order.insert(0, turn);
         order.touch(0);
-        assert_eq!((order.first(), order.after(0), order.victim()), (Some(0), None, Some(0)));
-        order.remove(0);
+        assert_eq!((order.first(), order.after(0), order.evict()), (Some(0), None, Some(0)));
         order.validate();
     }
     order.insert(0, 0);
     order.clear();
-    assert_eq!((order.first(), order.victim()), (None, None));
+    assert_eq!((order.first(), order.evict()), (None, None));
     order.validate();
 }
