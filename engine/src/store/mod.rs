@@ -253,8 +253,8 @@ impl<K, V, S> Store<K, V, S> {
         self.removals.get_or_insert_with(Removals::new);
     }
 
-    /// What has ended since the last time, in the order in which it did; nothing unless the store was told to
-    /// [keep](Self::keep_removals) it.
+    /// What has ended since the last time, in the order in which it did, but for what a clear ended; nothing unless the store was
+    /// told to [keep](Self::keep_removals) it.
     ///
     /// What a call hands back to its caller, the value that an insert replaces and the one that a remove takes, is not in
     /// it. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.

@@ -28,7 +28,7 @@ pub struct Removal<K, V> {
     pub cause: RemovalCause,
 }
 
-/// What has ended, in the order in which it did. [`Store::take_removals`](super::Store::take_removals) hands it out.
+/// What has ended. [`Store::take_removals`](super::Store::take_removals) hands it out.
 ///
 /// Allocates nothing for one, which is what nearly all calls have that have any.
 #[derive(Clone, Debug, PartialEq, Eq)]
