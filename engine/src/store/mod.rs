@@ -147,7 +147,6 @@ const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 ///
 /// Values are owned; a driver that hands out copies stores something cheap to clone. `S` hashes the keys: the default
 /// is fast and as resistant to chosen keys as its seed is secret, so drivers seed it randomly and simulators do not.
-#[repr(C)] // what reads look at is in two lines of the processor's cache, behind a lock that comes before it
 pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     index: HashTable<u32>,
     slab: Slab<K, V>,

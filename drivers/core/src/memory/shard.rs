@@ -26,8 +26,7 @@ pub(super) struct Shard<K, V> {
     part: RwLock<Part<K, V>>,
 }
 
-/// What a shard's lock guards. The store comes first: what a read looks at is on the lock's cache line then.
-#[repr(C)]
+/// What a shard's lock guards.
 pub(super) struct Part<K, V> {
     /// Of hashed keys: the cache hashes each once.
     store: Store<K, V, ()>,

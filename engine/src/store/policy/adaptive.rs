@@ -102,9 +102,6 @@ impl Seat {
 }
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
-///
-/// In memory, what a hit looks at comes first, and what an insert changes is together.
-#[repr(C)]
 pub(crate) struct Adaptive {
     /// Which ids were used. Apart from the links, since hits look at nothing else.
     marks: Vec<AtomicBool>,
