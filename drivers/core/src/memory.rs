@@ -213,7 +213,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
 
     /// Removes the values for which `doomed` says so, shard by shard, and looks at every entry for it.
     pub fn remove_if(&self, mut doomed: impl FnMut(&K, &V) -> bool) -> usize {
-        let remove = |shard| self.change(shard, |store| store.remove_if(&mut doomed));
+        let remove = |shard| {
+            self.change(shard, |store| {
+                store.sweep(self.now(store), 0); // tells it the time
+                store.remove_if(&mut doomed)
+            })
+        };
         self.inner.shards.iter().map(remove).sum()
     }
 

@@ -395,6 +395,21 @@ fn a_seeded_hasher_makes_two_caches_alike() {
     assert_ne!(kept(1), kept(2));
 }
 
+#[test]
+fn what_has_expired_is_not_shown_to_who_removes_by_value() {
+    let mut cache = MemoryCache::builder().build().expect("valid");
+    let pass = set_clock(&mut cache);
+    cache.insert_with_ttl(1, "old", Duration::from_secs(1)).expect("fits");
+    cache.insert(2, "new").expect("fits");
+    pass(Duration::from_secs(2));
+    let mut shown = Vec::new();
+    let removed = cache.remove_if(|_, value| {
+        shown.push(*value);
+        true
+    });
+    assert_eq!((removed, shown), (1, vec!["new"]));
+}
+
 /// Calls the cache that it was in, which would wait for itself for ever if that were locked.
 struct Caller(u32);
 
