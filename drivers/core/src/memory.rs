@@ -33,8 +33,8 @@ use shard::{Room, Shard, Writing};
 /// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
 /// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. Keys are hashed once, with `S`.
 ///
-/// No clock is read by a miss, nor by a hit of an entry without a time to live, nor, but to set one, where no entry of the shard has
-/// one. Other hits read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
+/// No clock is read by a look-up that finds nothing, or an entry without a time to live; nor, but to set one, where no entry of the
+/// shard has one. Other look-ups read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
 /// where there is a time to idle: that is exact unless the kernel's tick is later than this.
 ///
 /// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
@@ -153,7 +153,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     {
         let hash = self.inner.hasher.hash_one(key);
         let store = self.shard(hash).read();
-        store.peek_hashed(self.now(&store), hash, key).is_some()
+        let entry = store.peek_hashed(Instant::EPOCH, hash, key);
+        let is_live = |end: Instant| end.is_never() || end > self.inner.clock.now_to_tell(end);
+        entry.is_some_and(|entry| is_live(entry.deadline))
     }
 
     /// Sets a value with the default time to live; the answer is the one it replaces.
