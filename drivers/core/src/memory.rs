@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder_engine::Instant;
-use larder_engine::store::{Bound, RemovalCause, Store, StoreStats, TooLarge, TtlJitter};
+use larder_engine::store::{Bound, Overdue, RemovalCause, Store, StoreStats, TooLarge, TtlJitter};
 
 use crate::clock::Clock;
 use crate::ttl::Ttl;
@@ -16,13 +16,12 @@ use crate::ttl::Ttl;
 mod builder;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod reads;
+mod lock;
 mod shard;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 
 pub use builder::MemoryCacheBuilder;
-use reads::Reads;
 use shard::{Room, Shard, Writing};
 
 /// A bounded map with time to live and LRU eviction, for any number of threads.
@@ -30,15 +29,15 @@ use shard::{Room, Shard, Writing};
 /// Cheap to clone: clones share the entries. Values are cloned out, so make them cheap to clone (`Arc`, `Bytes`), or
 /// look at them in place with [`get_with`](Self::get_with).
 ///
-/// Under [`Policy::Adaptive`](crate::Policy::Adaptive) hits of several threads read side by side; under
-/// [`Policy::Lru`](crate::Policy::Lru) each hit moves its entry, and waits its turn. Keys are hashed once, with `S`.
+/// Keys are hashed once, with `S`.
 ///
 /// No clock is read by a look-up that finds nothing, or an entry without a time to live; nor, but to set one, where no entry of the
 /// shard has one. Other look-ups read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
 /// where there is a time to idle: that is exact unless the kernel's tick is later than this.
 ///
-/// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
-/// exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with
+/// Each operation locks one shard for less than a hundred nanoseconds, and does a bounded amount of work there. It takes
+/// one atomic operation to lock a shard, and none to let go of it; in return nobody is woken: who finds a shard locked
+/// looks again, first at once, and after some microseconds from sleeps of at most a millisecond. Expiry is exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with
 /// [`shards(1)`](MemoryCacheBuilder::shards), has one shard, and is exact; with more, each shard evicts its
 /// own least recently used entry. The bounds are those of the whole cache, exactly, however many shards there are: nothing
 /// is evicted while there is room, there is never more than they allow, and one entry may have all of the bytes.
@@ -76,6 +75,7 @@ struct Inner<K, V, S> {
     clock: Clock,
     default_ttl: Option<Duration>,
     ttl_jitter: TtlJitter,
+    has_time_to_idle: bool,
     /// `None` weighs what is in the store itself.
     weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
@@ -83,8 +83,6 @@ struct Inner<K, V, S> {
     max_bytes: Option<u64>,
     /// What `max_bytes` allows at most.
     max_entry_bytes: u64,
-    /// Those that only share a shard, where hits do: then those of several threads do not wait for each other.
-    reads: Option<Reads>,
     /// Where the next sweep goes on.
     next_sweep: AtomicUsize,
     /// Which shard is the next to evict for another.
@@ -114,35 +112,34 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         self.get_with(key, V::clone)
     }
 
-    /// What `look` makes of the value, without a copy. Its shard is locked meanwhile: be brief, and do not call the
-    /// cache from within.
+    /// What `look` makes of the value, without a copy. Its shard is locked meanwhile, for reads as well: be brief, and do not
+    /// call the cache from within, which may wait for itself for ever.
     pub fn get_with<Q, R>(&self, key: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.inner.hasher.hash_one(key);
-        let Some(reads) = &self.inner.reads else { return self.get_alone(hash, key, look) };
-        let store = self.shard(hash).read();
-        let found = store.get_shared_hashed(hash, key, |end| self.inner.clock.now_to_tell(end)).map(look);
-        drop(store);
-        reads.count(found.is_some());
-        found
+        let mut store = self.shard(hash).look();
+        match store.get_live_hashed(hash, key, |end| self.now_to_read(end)) {
+            Ok(found) => found.map(look),
+            Err(Overdue) => {
+                drop(store);
+                self.get_after_end(hash, key, look)
+            }
+        }
     }
 
-    #[inline(never)] // the shared one is shorter without
-    fn get_alone<Q, R>(&self, hash: u64, key: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
+    /// A read that has found an entry whose time is over: it ends by that, unless somebody else was faster.
+    #[cold]
+    fn get_after_end<Q, R>(&self, hash: u64, key: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let clock = &self.inner.clock;
-        self.change(self.shard(hash), |store| {
-            // A time to idle begins now, and not a little before.
-            let is_exact = store.config().time_to_idle.is_some();
-            let now = |end| if is_exact { clock.now() } else { clock.now_to_tell(end) };
-            store.get_hashed(hash, key, now).map(look)
-        })
+        let get =
+            |store: &mut Store<K, V, ()>| store.get_hashed(hash, key, |end| self.now_to_read(end)).map(look);
+        self.change(self.shard(hash), get)
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.
@@ -152,7 +149,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.inner.hasher.hash_one(key);
-        let store = self.shard(hash).read();
+        let store = self.shard(hash).look();
         let entry = store.peek_hashed(Instant::EPOCH, hash, key);
         let is_live = |end: Instant| end.is_never() || end > self.inner.clock.now_to_tell(end);
         entry.is_some_and(|entry| is_live(entry.deadline))
@@ -232,7 +229,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         V: Clone,
     {
         self.inner.shards.iter().flat_map(|shard| {
-            let store = shard.read();
+            let store = shard.look();
             let now = self.now(&store);
             let live = store.iter().filter(|entry| entry.deadline > now || entry.deadline.is_never());
             live.map(|entry| (entry.key.clone(), entry.value.clone())).collect::<Vec<_>>()
@@ -253,7 +250,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// Entries, with expired ones that are not swept yet.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.shards.iter().map(|shard| shard.read().len()).sum()
+        self.inner.shards.iter().map(|shard| shard.look().len()).sum()
     }
 
     /// Whether [`len`](Self::len) is zero.
@@ -272,11 +269,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
             memory_usage: 0,
             counters: StoreStats::default(),
         };
-        if let Some(reads) = &self.inner.reads {
-            (stats.counters.hits, stats.counters.misses) = reads.sums();
-        }
         for shard in &self.inner.shards {
-            let store = shard.read();
+            let store = shard.look();
             stats.current_size += store.len();
             stats.memory_usage += store.bytes();
             stats.counters += store.stats();
@@ -389,6 +383,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         let shards = &self.inner.shards;
         // The high bits, but for those that the store's table takes for its tags; it takes the low ones to find a place.
         &shards[(hash >> 41) as usize & (shards.len() - 1)]
+    }
+
+    /// The time, as far as it matters to a read of what ends at `end`.
+    fn now_to_read(&self, end: Instant) -> Instant {
+        let Inner { clock, has_time_to_idle, .. } = &*self.inner;
+        // A time to idle begins now, and not a little before.
+        if *has_time_to_idle { clock.now() } else { clock.now_to_tell(end) }
     }
 
     /// The time, as far as it matters to a shard, whose lock is held.

@@ -88,7 +88,8 @@ impl<K, V, S> Store<K, V, S> {
         self.stats.updates += 1;
         let entry = self.slab.get_mut(id)?;
         let previous = core::mem::replace(&mut entry.value, value);
-        if !self.set_deadline(id, deadline) {
+        // Where it is the same, as it is for what has none, it is not over: the entry is live.
+        if (entry.deadline != deadline || self.idle.is_some()) && !self.set_deadline(id, deadline) {
             return Some(previous);
         }
         self.order.touch(id);
@@ -124,9 +125,16 @@ impl<K, V, S> Store<K, V, S> {
         None
     }
 
+    /// A read that finds a live entry.
+    #[inline]
+    pub(super) fn hit(&mut self, id: u32) -> Option<&mut V> {
+        self.stats.hits += 1;
+        if self.idle.is_some() { self.prolong(id) } else { self.used(id) }
+    }
+
     /// A read where there is a time to idle. Apart from other reads, which are shorter without.
     #[inline(never)]
-    pub(super) fn prolong(&mut self, id: u32) -> Option<&mut V> {
+    fn prolong(&mut self, id: u32) -> Option<&mut V> {
         let end = self.idle.as_ref().map_or(Instant::NEVER, |idle| idle.end_of(id));
         self.set_deadline(id, end);
         self.used(id)
@@ -134,7 +142,7 @@ impl<K, V, S> Store<K, V, S> {
 
     /// The value of an entry, which is the most recently used now.
     #[inline]
-    pub(super) fn used(&mut self, id: u32) -> Option<&mut V> {
+    fn used(&mut self, id: u32) -> Option<&mut V> {
         // Looked up first: whoever found the id has looked there, too, and nothing has changed since.
         let entry = self.slab.get_mut(id)?;
         self.order.touch(id);

@@ -38,6 +38,10 @@
 //! Values are kept as they are given. A `Bytes` that is a slice of a read buffer would keep the whole buffer alive:
 //! copy it first.
 //!
+//! Processors share memory by the line, and one that has to fetch what another has written waits as long as a look-up takes. So
+//! what operations write lies at the front, where a driver's lock is, whose line whoever locks it has fetched; what they
+//! only read lies apart, and is fetched while that is under way. Nothing is written that is the same already.
+//!
 //! # Life of an entry
 //!
 //! ```text
@@ -93,6 +97,7 @@ mod model;
 mod tests;
 
 use crate::Instant;
+use alloc::boxed::Box;
 pub use config::{StoreConfig, TooLarge};
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
@@ -132,6 +137,18 @@ pub struct EntryRef<'a, K, V> {
     pub deadline: Instant,
 }
 
+/// What a read finds under its key.
+enum Found {
+    Live(u32),
+    Overdue(u32),
+    Nothing,
+}
+
+/// The entry's time is over, and it is still held: see [`Store::get_live_hashed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the entry's time is over; get_hashed removes it")]
+pub struct Overdue;
+
 /// Ids that fit the links, next to the heads of the wheel.
 const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
 
@@ -147,23 +164,26 @@ const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 ///
 /// Values are owned; a driver that hands out copies stores something cheap to clone. `S` hashes the keys: the default
 /// is fast and as resistant to chosen keys as its seed is secret, so drivers seed it randomly and simulators do not.
+#[repr(C)] // see the module docs
 pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
-    index: HashTable<u32>,
-    slab: Slab<K, V>,
-    order: Ordering,
-    /// The latest time seen: a clock that steps back does not bring anything back to life.
-    now: Instant,
+    // What operations write.
+    stats: StoreStats,
     /// The sum of the entries' bytes.
     bytes: u64,
-    stats: StoreStats,
+    /// The latest time seen: a clock that steps back does not bring anything back to life.
+    now: Instant,
+    steps: u64,
+    capacity: usize,
+    // What they only read, unless an entry comes or goes.
+    index: HashTable<u32>,
+    slab: Slab<K, V>,
+    idle: Option<Box<Idle>>,
+    /// What has ended and was not taken yet, where somebody takes it.
+    removals: Option<Box<Removals<K, V>>>,
+    order: Ordering,
     weights: Weights,
     wheel: Wheel,
-    idle: Option<Idle>,
-    /// What has ended and was not taken yet, where somebody takes it.
-    removals: Option<Removals<K, V>>,
-    capacity: usize,
     config: StoreConfig,
-    steps: u64,
     hasher: S,
 }
 
@@ -175,19 +195,19 @@ impl<K, V, S> Store<K, V, S> {
     pub fn new(config: StoreConfig, hasher: S, now: Instant) -> Self {
         let capacity = config.max_entries.min(MAX_IDS);
         Self {
-            index: HashTable::new(),
-            slab: Slab::new(capacity),
-            order: Ordering::new(config.policy, capacity),
-            wheel: Wheel::new(now, capacity),
-            weights: Weights::new(capacity),
-            idle: config.time_to_idle.map(|after| Idle::new(after, capacity)),
-            removals: None,
+            stats: StoreStats::default(),
             bytes: 0,
             now: now.min(LATEST),
-            capacity,
-            config,
-            stats: StoreStats::default(),
             steps: 0,
+            capacity,
+            index: HashTable::new(),
+            slab: Slab::new(capacity),
+            idle: config.time_to_idle.map(|after| Box::new(Idle::new(after, capacity))),
+            removals: None,
+            order: Ordering::new(config.policy, capacity),
+            weights: Weights::new(capacity),
+            wheel: Wheel::new(now, capacity),
+            config,
             hasher,
         }
     }
@@ -249,7 +269,7 @@ impl<K, V, S> Store<K, V, S> {
     /// From now on keeps what ends, for [`take_removals`](Self::take_removals): who calls this has to call that after each
     /// call, or what has gone stays in memory.
     pub fn keep_removals(&mut self) {
-        self.removals.get_or_insert_with(Removals::new);
+        self.removals.get_or_insert_with(|| Box::new(Removals::new()));
     }
 
     /// What has ended since the last time, in the order in which it did, but for what a clear ended; nothing unless the store was
@@ -259,7 +279,8 @@ impl<K, V, S> Store<K, V, S> {
     /// it. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.
     #[must_use]
     pub fn take_removals(&mut self) -> Removals<K, V> {
-        let removals = self.removals.as_mut().map(|removals| core::mem::replace(removals, Removals::new()));
+        let removals =
+            self.removals.as_mut().map(|removals| core::mem::replace(&mut **removals, Removals::new()));
         removals.unwrap_or_else(Removals::new)
     }
 
@@ -372,7 +393,13 @@ impl<K: Eq, V, S> Store<K, V, S> {
         S: BuildHasher,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.get_shared_hashed(self.hash_of(key), key, |_| now)
+        let id = self.find(self.hash_of(key), key)?;
+        let entry = self.slab.get(id)?;
+        if entry.is_over(self.time(now)) {
+            return None;
+        }
+        self.order.touch_shared(id);
+        Some(&entry.value)
     }
 
     /// The hash of a key, for the calls that take one. Stores whose hashers are clones of one another agree on it.
@@ -394,23 +421,34 @@ impl<K: Eq, V, S> Store<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        self.hit(hash, key, now).map(|value| &*value)
+        self.read(hash, key, now).map(|value| &*value)
     }
 
-    /// [`get_shared`](Self::get_shared) for a caller who has hashed the key already, and is asked for `now` as in
-    /// [`get_hashed`](Self::get_hashed).
+    /// [`get_hashed`](Self::get_hashed) that ends nothing, for a caller to whom it is dear to look, after each read, for what has
+    /// ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Overdue`] where the entry's time is over. Nothing is changed then, and nothing counted; `get_hashed` ends it, and counts a
+    /// miss.
     #[inline]
-    pub fn get_shared_hashed<Q>(&self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
+    pub fn get_live_hashed<Q>(
+        &mut self,
+        hash: u64,
+        key: &Q,
+        now: impl FnOnce(Instant) -> Instant,
+    ) -> Result<Option<&V>, Overdue>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let id = self.find(hash, key)?;
-        let entry = self.slab.get(id)?;
-        if !entry.deadline.is_never() && entry.is_over(self.time(now(entry.deadline))) {
-            return None;
+        match self.look_up(hash, key, now) {
+            Found::Live(id) => Ok(self.hit(id).map(|value| &*value)),
+            Found::Overdue(_) => Err(Overdue),
+            Found::Nothing => {
+                self.stats.misses += 1;
+                Ok(None)
+            }
         }
-        self.order.touch_shared(id);
-        Some(&entry.value)
     }
 
     /// [`get`](Self::get) for changing the value in place. The entry's bytes stay what they were.
@@ -420,7 +458,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.advance(now);
-        self.hit(self.hash_of(key), key, |_| now)
+        self.read(self.hash_of(key), key, |_| now)
     }
 
     /// The live value of `key`, leaving recency and statistics alone.
@@ -549,20 +587,33 @@ impl<K: Eq, V, S> Store<K, V, S> {
 
     /// A read: the value of `key`'s live entry, which is the most recently used then.
     #[inline]
-    fn hit<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&mut V>
+    fn read<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&mut V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let Some(id) = self.find(hash, key) else {
-            self.stats.misses += 1;
-            return None;
-        };
-        let deadline = self.slab.get(id)?.deadline;
-        if !deadline.is_never() && is_over(deadline, self.advance(now(deadline))) {
-            return self.miss(id);
+        match self.look_up(hash, key, now) {
+            Found::Live(id) => self.hit(id),
+            Found::Overdue(id) => self.miss(id),
+            Found::Nothing => {
+                self.stats.misses += 1;
+                None
+            }
         }
-        self.stats.hits += 1;
-        if self.idle.is_some() { self.prolong(id) } else { self.used(id) }
+    }
+
+    /// What a read finds. Changes nothing but the time.
+    #[inline]
+    fn look_up<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Found
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let Some(id) = self.find(hash, key) else { return Found::Nothing };
+        let Some(entry) = self.slab.get(id) else { return Found::Nothing };
+        let deadline = entry.deadline;
+        if !deadline.is_never() && is_over(deadline, self.advance(now(deadline))) {
+            return Found::Overdue(id);
+        }
+        Found::Live(id)
     }
 }
 

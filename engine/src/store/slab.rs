@@ -36,6 +36,7 @@ enum Slot<K, V> {
 /// The end of the free list.
 const NONE: u32 = u32::MAX;
 
+#[repr(C)] // the array first, for it is what reads look at
 pub(super) struct Slab<K, V> {
     slots: Vec<Slot<K, V>>,
     vacant: u32,

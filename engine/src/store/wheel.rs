@@ -139,8 +139,8 @@ impl Wheel {
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
         let now = tick_of(now);
         let is_idle = now < self.idle_until;
-        if is_idle {
-            self.current = self.current.max(now);
+        if is_idle && self.current < now {
+            self.current = now;
         }
         is_idle
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use foldhash::SharedSeed;
 use larder_engine::store::{Policy, RemovalCause, Store, StoreConfig, TtlJitter};
 
-use super::{DefaultHashBuilder, Inner, Listener, MemoryCache, Reads, Room, Shard, Weigher};
+use super::{DefaultHashBuilder, Inner, Listener, MemoryCache, Room, Shard, Weigher};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 
@@ -20,7 +20,7 @@ const SHARDS_PER_PROCESSOR: usize = 32;
 const MAX_SHARDS: usize = 256;
 
 /// By default a shard has room for so many entries at least: a policy has to have a choice.
-const MIN_SHARE: usize = 256;
+const MIN_SHARE: usize = 128;
 
 /// The parameters of a [`MemoryCache`].
 #[must_use = "a builder does nothing before `build`"]
@@ -89,7 +89,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
     /// How long values live that nobody reads. Default for ever. A get renews it; [`contains`](MemoryCache::contains) and
     /// snapshots do not. Where there is a time to live as well, the value ends by whichever is over first.
     ///
-    /// A hit writes then: it takes its shard's lock for itself, under [`Policy::Adaptive`] too.
+    /// A hit of such a cache reads the exact clock.
     pub fn time_to_idle(mut self, idle: Duration) -> Self {
         self.time_to_idle = Some(idle);
         self
@@ -105,7 +105,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
 
     /// Parts that are locked separately, rounded up to a power of two. More shards are less waiting; one shard is exact LRU.
     ///
-    /// Default 1 for LRU of fewer than 16 384 entries. Else 32 for each processor, as long as each has 256 entries on average, and
+    /// Default 1 for LRU of fewer than 16 384 entries. Else 32 for each processor, as long as each has 128 entries on average, and
     /// 256 at most.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
@@ -214,12 +214,12 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
                 clock,
                 default_ttl: self.default_ttl,
                 ttl_jitter,
+                has_time_to_idle: self.time_to_idle.is_some(),
                 weigher: self.weigher,
                 listener: self.listener,
                 max_entries: self.max_entries,
                 max_bytes: self.max_bytes,
                 max_entry_bytes,
-                reads: (self.policy == Policy::Adaptive && self.time_to_idle.is_none()).then(Reads::new),
                 next_sweep: AtomicUsize::new(0),
                 next_victim: AtomicUsize::new(0),
             }),

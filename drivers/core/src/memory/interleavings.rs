@@ -30,7 +30,7 @@ fn keys(cache: &Cache) -> Vec<u64> {
 
 /// All shards at one moment: whoever writes holds one lock at a time, so that holding both waits for nobody for ever.
 fn check_bounds(cache: &Cache) {
-    let stores: Vec<_> = cache.inner.shards.iter().map(Shard::read).collect();
+    let stores: Vec<_> = cache.inner.shards.iter().map(Shard::look).collect();
     let entries: usize = stores.iter().map(|store| store.len()).sum();
     let bytes: u64 = stores.iter().map(|store| store.bytes()).sum();
     assert!(entries <= cache.inner.max_entries, "{entries} entries at once");

@@ -208,7 +208,8 @@ fn misses_and_hits_of_entries_without_a_deadline_read_no_clock() {
 #[test]
 fn no_clock_is_read_where_no_entry_of_the_shard_has_a_deadline() {
     for policy in [Policy::Lru, Policy::Adaptive] {
-        let mut cache: MemoryCache<u32, u32> = MemoryCache::builder().policy(policy).build().expect("valid");
+        let mut cache: MemoryCache<u32, u32> =
+            MemoryCache::builder().policy(policy).shards(1).build().expect("valid");
         let reads = Arc::new(AtomicU64::new(0));
         let same = Arc::clone(&reads);
         // A minute passes whenever somebody looks.

@@ -102,8 +102,9 @@ impl Seat {
 }
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
+#[repr(C)] // the marks first, for they are all that hits look at
 pub(crate) struct Adaptive {
-    /// Which ids were used. Apart from the links, since hits look at nothing else.
+    /// Which ids were used.
     marks: Vec<AtomicBool>,
     links: Links<2, Seat>,
     in_window: usize,
@@ -154,8 +155,10 @@ impl Adaptive {
     }
 
     fn unmark(&mut self, id: u32) {
-        if let Some(mark) = self.marks.get_mut(id as usize) {
-            *mark.get_mut() = false;
+        if let Some(mark) = self.marks.get_mut(id as usize).map(AtomicBool::get_mut) {
+            if *mark {
+                *mark = false;
+            }
         }
     }
 
