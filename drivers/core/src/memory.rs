@@ -27,19 +27,20 @@ use shard::{Room, Shard, Writing};
 /// A bounded map with time to live and LRU eviction, for any number of threads.
 ///
 /// Cheap to clone: clones share the entries. Values are cloned out, so make them cheap to clone (`Arc`, `Bytes`), or
-/// look at them in place with [`get_with`](Self::get_with).
-///
-/// Keys are hashed once, with `S`.
+/// look at them in place with [`get_with`](Self::get_with). Keys are hashed once, with `S`. What they and values bring for
+/// that, `Clone` and `Eq`, runs with a shard locked, and must not call the cache.
 ///
 /// No clock is read by a look-up that finds nothing, or an entry without a time to live; nor, but to set one, where no entry of the
 /// shard has one. Other look-ups read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
 /// where there is a time to idle: that is exact unless the kernel's tick is later than this.
 ///
-/// Each operation locks one shard for less than a hundred nanoseconds, and does a bounded amount of work there. It takes
-/// one atomic operation to lock a shard, and none to let go of it; in return nobody is woken: who finds a shard locked
-/// looks again, first at once, and after some microseconds from sleeps of at most a millisecond. Expiry is exact on read, and what nobody reads is swept in small steps by inserts. LRU of fewer than 16 384 entries, or with
-/// [`shards(1)`](MemoryCacheBuilder::shards), has one shard, and is exact; with more, each shard evicts its
-/// own least recently used entry. The bounds are those of the whole cache, exactly, however many shards there are: nothing
+/// Each operation locks one shard for less than a hundred nanoseconds, and does a bounded amount of work there: expiry is
+/// exact on read, and what nobody reads is swept in small steps by inserts. To lock a shard takes one atomic operation, and to
+/// let go of it none; in return nobody is woken: who finds one locked looks again, at once at first, and after some microseconds
+/// between sleeps of at most a millisecond.
+///
+/// LRU of fewer than 16 384 entries, or with [`shards(1)`](MemoryCacheBuilder::shards), has one shard, and is exact; with
+/// more, each shard evicts its own least recently used entry. The bounds are those of the whole cache, exactly, however many shards there are: nothing
 /// is evicted while there is room, there is never more than they allow, and one entry may have all of the bytes.
 ///
 /// ```
@@ -91,6 +92,16 @@ struct Inner<K, V, S> {
 
 /// The entry whose value an insert has replaced; its key is the one that came with the new value.
 type Replaced<K, V> = Result<Option<(K, V)>, TooLarge>;
+
+/// What a value comes with.
+#[derive(Clone, Copy)]
+struct Terms {
+    now: Instant,
+    hash: u64,
+    bytes: u64,
+    deadline: Instant,
+}
+
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
@@ -286,31 +297,45 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         if bytes > self.inner.max_entry_bytes {
             return Err(self.refuse(hash, &key, bytes));
         }
-        let mut shard = self.shard(hash).write(self.inner.room.as_ref());
+        let mut shard = self.shard(hash).look();
         let (now, deadline) = match ttl {
             None if !shard.is_timed() => (Instant::EPOCH, Instant::NEVER),
             _ => self.times(hash, ttl),
         };
-        match shard.place(now, hash, &key, bytes, deadline) {
-            Ok(place) => {
-                let replaced = place.insert(key, value, bytes, deadline);
-                self.let_go(shard);
-                replaced
-            }
-            Err(missing) => {
-                self.let_go(shard);
-                self.set_after_evicting(missing, key, value, ttl)
+        match shard.replace_hashed(now, hash, &key, value, bytes, deadline) {
+            Ok(old) => Ok(Some((key, old))),
+            Err(value) => {
+                let shard = Writing::new(shard, self.inner.room.as_ref());
+                self.set_anew(shard, key, value, Terms { now, hash, bytes, deadline })
             }
         }
     }
 
-    /// Sets a value for which another shard has to evict; once more where somebody else was faster to take that room. A loop
-    /// around it all would make the usual case longer.
-    #[cold]
+    /// Sets a value for which more is to be done than to replace one: most overwriting is shorter without.
     #[inline(never)]
-    fn set_after_evicting(&self, missing: Bound, key: K, value: V, ttl: Option<Duration>) -> Replaced<K, V> {
-        self.evict_anywhere(missing);
-        self.set(key, value, ttl)
+    fn set_anew<'a>(
+        &'a self,
+        mut shard: Writing<'a, K, V>,
+        key: K,
+        value: V,
+        terms: Terms,
+    ) -> Replaced<K, V> {
+        let Terms { now, hash, bytes, deadline } = terms;
+        loop {
+            match shard.place(now, hash, &key, bytes, deadline) {
+                Ok(place) => {
+                    let replaced = place.insert(key, value, bytes, deadline);
+                    self.let_go(shard);
+                    return replaced;
+                }
+                Err(missing) => {
+                    self.let_go(shard);
+                    // Once more where somebody else is faster to take that room.
+                    self.evict_anywhere(missing);
+                    shard = self.shard(hash).write(self.inner.room.as_ref());
+                }
+            }
+        }
     }
 
     /// The time, and when what is set now ends.
@@ -386,6 +411,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     }
 
     /// The time, as far as it matters to a read of what ends at `end`.
+    #[inline(never)] // reads of what has no deadline are shorter without
     fn now_to_read(&self, end: Instant) -> Instant {
         let Inner { clock, has_time_to_idle, .. } = &*self.inner;
         // A time to idle begins now, and not a little before.

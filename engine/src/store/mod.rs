@@ -78,6 +78,7 @@
 
 mod config;
 mod entries;
+mod hashed;
 mod idle;
 mod jitter;
 mod links;
@@ -103,6 +104,7 @@ use core::fmt;
 use core::hash::{BuildHasher, Hash};
 pub use entries::Bound;
 use hashbrown::{Equivalent, HashTable};
+pub use hashed::Overdue;
 use idle::Idle;
 pub use jitter::TtlJitter;
 pub use place::Place;
@@ -136,18 +138,6 @@ pub struct EntryRef<'a, K, V> {
     /// not.
     pub deadline: Instant,
 }
-
-/// What a read finds under its key.
-enum Found {
-    Live(u32),
-    Overdue(u32),
-    Nothing,
-}
-
-/// The entry's time is over, and it is still held: see [`Store::get_live_hashed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the entry's time is over; get_hashed removes it")]
-pub struct Overdue;
 
 /// Ids that fit the links, next to the heads of the wheel.
 const MAX_IDS: usize = (u32::MAX - wheel::HEADS) as usize;
@@ -411,46 +401,6 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.hasher.hash_one(key)
     }
 
-    /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
-    /// [`hash_of`](Self::hash_of) says, the key is not found.
-    ///
-    /// He is asked for `now` where the entry has a deadline, and told that: he need not look at a clock more closely than it takes
-    /// to tell which is earlier, unless there is a time to idle, which begins anew then.
-    #[inline]
-    pub fn get_hashed<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        self.read(hash, key, now).map(|value| &*value)
-    }
-
-    /// [`get_hashed`](Self::get_hashed) that ends nothing, for a caller to whom it is dear to look, after each read, for what has
-    /// ended.
-    ///
-    /// # Errors
-    ///
-    /// [`Overdue`] where the entry's time is over. Nothing is changed then, and nothing counted; `get_hashed` ends it, and counts a
-    /// miss.
-    #[inline]
-    pub fn get_live_hashed<Q>(
-        &mut self,
-        hash: u64,
-        key: &Q,
-        now: impl FnOnce(Instant) -> Instant,
-    ) -> Result<Option<&V>, Overdue>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        match self.look_up(hash, key, now) {
-            Found::Live(id) => Ok(self.hit(id).map(|value| &*value)),
-            Found::Overdue(_) => Err(Overdue),
-            Found::Nothing => {
-                self.stats.misses += 1;
-                Ok(None)
-            }
-        }
-    }
-
     /// [`get`](Self::get) for changing the value in place. The entry's bytes stay what they were.
     pub fn get_mut<Q>(&mut self, now: Instant, key: &Q) -> Option<&mut V>
     where
@@ -468,16 +418,6 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.peek_hashed(now, self.hash_of(key), key).map(|entry| entry.value)
-    }
-
-    /// All that is known of the live entry of `key`, for a caller who has hashed it already. Leaves recency and
-    /// statistics alone.
-    pub fn peek_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<EntryRef<'_, K, V>>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let entry = self.entry(self.find(hash, key)?)?;
-        (!is_over(entry.deadline, self.time(now))).then_some(entry)
     }
 
     /// [`peek`](Self::peek) for changing the value in place. The entry's bytes stay what they were.
@@ -526,30 +466,6 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Ok(replaced.map(|(_, value)| value))
     }
 
-    /// [`insert`](Self::insert) for a caller who has hashed the key already, and gets the key back with the value that it
-    /// replaced. Under another hash than [`hash_of`](Self::hash_of) says, the key is not found again.
-    ///
-    /// # Errors
-    ///
-    /// As for [`insert`](Self::insert).
-    pub fn insert_hashed(
-        &mut self,
-        now: Instant,
-        hash: u64,
-        key: K,
-        value: V,
-        bytes: u64,
-        deadline: Instant,
-    ) -> Result<Option<(K, V)>, TooLarge> {
-        self.place_hashed(now, hash, &key).insert(key, value, bytes, deadline)
-    }
-
-    /// Where the value of `key` is, or would be, for a caller who has hashed it already: the first half of an
-    /// [`insert_hashed`](Self::insert_hashed).
-    pub fn place_hashed(&mut self, now: Instant, hash: u64, key: &K) -> Place<'_, K, V, S> {
-        Place::find(self, now, hash, key)
-    }
-
     /// Moves the deadline of `key`'s live entry, earlier or later; `false` where there is none. Constant time.
     ///
     /// Leaves recency and statistics alone, but counts as a use where there is a time to idle. A deadline that is over
@@ -572,48 +488,6 @@ impl<K: Eq, V, S> Store<K, V, S> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.remove_hashed(now, self.hash_of(key), key).map(|(_, value)| value)
-    }
-
-    /// [`remove`](Self::remove) for a caller who has hashed the key already, and gets the stored one as well.
-    pub fn remove_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<(K, V)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let now = self.advance(now);
-        let id = self.find_live(now, hash, key)?;
-        self.stats.removals += 1;
-        self.detach(id).map(|entry| (entry.key, entry.value))
-    }
-
-    /// A read: the value of `key`'s live entry, which is the most recently used then.
-    #[inline]
-    fn read<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&mut V>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        match self.look_up(hash, key, now) {
-            Found::Live(id) => self.hit(id),
-            Found::Overdue(id) => self.miss(id),
-            Found::Nothing => {
-                self.stats.misses += 1;
-                None
-            }
-        }
-    }
-
-    /// What a read finds. Changes nothing but the time.
-    #[inline]
-    fn look_up<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Found
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let Some(id) = self.find(hash, key) else { return Found::Nothing };
-        let Some(entry) = self.slab.get(id) else { return Found::Nothing };
-        let deadline = entry.deadline;
-        if !deadline.is_never() && is_over(deadline, self.advance(now(deadline))) {
-            return Found::Overdue(id);
-        }
-        Found::Live(id)
     }
 }
 

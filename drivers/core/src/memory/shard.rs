@@ -47,7 +47,7 @@ impl<K, V> Shard<K, V> {
 
     #[inline]
     pub(super) fn write<'a>(&'a self, room: Option<&'a Room>) -> Writing<'a, K, V> {
-        Writing { part: self.part.lock(), room }
+        Writing::new(self.look(), room)
     }
 }
 
@@ -72,6 +72,13 @@ pub(super) struct Writing<'a, K, V> {
     part: Guard<'a, Part<K, V>>,
     /// `None` where the store's own bounds are those of the cache.
     room: Option<&'a Room>,
+}
+
+impl<'a, K, V> Writing<'a, K, V> {
+    #[inline]
+    pub(super) fn new(part: Guard<'a, Part<K, V>>, room: Option<&'a Room>) -> Self {
+        Self { part, room }
+    }
 }
 
 impl<K: Eq, V> Writing<'_, K, V> {

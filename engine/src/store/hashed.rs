@@ -1,0 +1,258 @@
+//! The calls for those who have hashed the key already.
+//!
+//! Who shards keys has to hash them to choose the store. He gives that hash to these, and has none made in here. Stores whose
+//! hashers are clones of one another agree on it; under another hash than [`Store::hash_of`] says, no key is found.
+
+use super::policy::Order;
+use super::{EntryRef, Place, Store, TooLarge, is_over};
+use crate::Instant;
+use hashbrown::Equivalent;
+
+/// The entry's time is over, and it is still held: see [`Store::get_live_hashed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the entry's time is over; get_hashed removes it")]
+pub struct Overdue;
+
+/// What a read finds under its key.
+enum Found {
+    Live(u32),
+    Overdue(u32),
+    Nothing,
+}
+
+impl<K: Eq, V, S> Store<K, V, S> {
+    /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
+    /// [`hash_of`](Self::hash_of) says, the key is not found.
+    ///
+    /// He is asked for `now` where the entry has a deadline, and told that: he need not look at a clock more closely than it takes
+    /// to tell which is earlier, unless there is a time to idle, which begins anew then.
+    #[inline]
+    pub fn get_hashed<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Option<&V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.read(hash, key, now).map(|value| &*value)
+    }
+
+    /// [`get_hashed`](Self::get_hashed) that ends nothing, for a caller to whom it is dear to look, after each read, for what has
+    /// ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Overdue`] where the entry's time is over. Nothing is changed then, and nothing counted; `get_hashed` ends it, and counts a
+    /// miss.
+    #[inline]
+    pub fn get_live_hashed<Q>(
+        &mut self,
+        hash: u64,
+        key: &Q,
+        now: impl FnOnce(Instant) -> Instant,
+    ) -> Result<Option<&V>, Overdue>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        match self.look_up(hash, key, now) {
+            Found::Live(id) => Ok(self.hit(id).map(|value| &*value)),
+            Found::Overdue(_) => Err(Overdue),
+            Found::Nothing => {
+                self.stats.misses += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// All that is known of the live entry of `key`, for a caller who has hashed it already. Leaves recency and
+    /// statistics alone.
+    pub fn peek_hashed<Q>(&self, now: Instant, hash: u64, key: &Q) -> Option<EntryRef<'_, K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let entry = self.entry(self.find(hash, key)?)?;
+        (!is_over(entry.deadline, self.time(now))).then_some(entry)
+    }
+
+    /// [`insert`](Self::insert) for a caller who has hashed the key already, and gets the key back with the value that it
+    /// replaced. Under another hash than [`hash_of`](Self::hash_of) says, the key is not found again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert).
+    pub fn insert_hashed(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: K,
+        value: V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Option<(K, V)>, TooLarge> {
+        self.place_hashed(now, hash, &key).insert(key, value, bytes, deadline)
+    }
+
+    /// [`insert_hashed`](Self::insert_hashed) of a value in the place of another, where that is all there is to do: no entry
+    /// comes or goes, and the sum of bytes stays. The answer is the value that was there.
+    ///
+    /// # Errors
+    ///
+    /// The value comes back, and nothing has changed, where `insert_hashed` would do more: `key` has no live entry, or one
+    /// of other bytes, or the value is over already; something has expired that an insert sweeps; there is a time to idle.
+    #[inline]
+    pub fn replace_hashed(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: &K,
+        value: V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<V, V> {
+        let now = self.advance(now);
+        if !self.wheel.is_idle(now) || is_over(deadline, now) || self.idle.is_some() {
+            return Err(value);
+        }
+        let Some(id) = self.find(hash, key).filter(|id| self.weights.get(*id) == bytes) else {
+            return Err(value);
+        };
+        match self.slab.get_mut(id) {
+            Some(entry) if !entry.is_over(now) => {
+                self.stats.updates += 1;
+                if entry.deadline != deadline {
+                    self.wheel.reschedule(id, core::mem::replace(&mut entry.deadline, deadline), deadline);
+                }
+                self.order.touch(id);
+                Ok(core::mem::replace(&mut entry.value, value))
+            }
+            _ => Err(value),
+        }
+    }
+
+    /// Where the value of `key` is, or would be, for a caller who has hashed it already: the first half of an
+    /// [`insert_hashed`](Self::insert_hashed).
+    pub fn place_hashed(&mut self, now: Instant, hash: u64, key: &K) -> Place<'_, K, V, S> {
+        Place::find(self, now, hash, key)
+    }
+
+    /// [`remove`](Self::remove) for a caller who has hashed the key already, and gets the stored one as well.
+    pub fn remove_hashed<Q>(&mut self, now: Instant, hash: u64, key: &Q) -> Option<(K, V)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let now = self.advance(now);
+        let id = self.find_live(now, hash, key)?;
+        self.stats.removals += 1;
+        self.detach(id).map(|entry| (entry.key, entry.value))
+    }
+
+    /// A read: the value of `key`'s live entry, which is the most recently used then.
+    #[inline]
+    pub(super) fn read<Q>(
+        &mut self,
+        hash: u64,
+        key: &Q,
+        now: impl FnOnce(Instant) -> Instant,
+    ) -> Option<&mut V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        match self.look_up(hash, key, now) {
+            Found::Live(id) => self.hit(id),
+            Found::Overdue(id) => self.miss(id),
+            Found::Nothing => {
+                self.stats.misses += 1;
+                None
+            }
+        }
+    }
+
+    /// What a read finds. Changes nothing but the time.
+    #[inline]
+    fn look_up<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Found
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let Some(id) = self.find(hash, key) else { return Found::Nothing };
+        let Some(entry) = self.slab.get(id) else { return Found::Nothing };
+        let deadline = entry.deadline;
+        if !deadline.is_never() && is_over(deadline, self.advance(now(deadline))) {
+            return Found::Overdue(id);
+        }
+        Found::Live(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreConfig, StoreStats};
+    use core::time::Duration;
+    use foldhash::quality::FixedState;
+
+    const NEVER: Instant = Instant::NEVER;
+
+    fn at(micros: u64) -> Instant {
+        Instant::from_nanos(1_000 * micros + 1)
+    }
+
+    /// A store with one entry of ten bytes, and its hash.
+    fn store(deadline: Instant, time_to_idle: Option<Duration>) -> (Store<u32, u32, FixedState>, u64) {
+        let config = StoreConfig { time_to_idle, ..StoreConfig::default() };
+        let mut store = Store::new(config, FixedState::default(), at(0));
+        store.insert(at(0), 1, 10, 10, deadline).expect("fits");
+        let hash = store.hash_of(&1);
+        (store, hash)
+    }
+
+    #[test]
+    fn a_value_is_replaced_only_where_nothing_else_is_to_do() {
+        let idle = Some(Duration::from_secs(1));
+        // The entry's deadline, its time to idle, the time, the key, the bytes, the new deadline, and whether it is replaced.
+        for (deadline, idle, now, key, bytes, new, expected) in [
+            (NEVER, None, at(1), 1, 10, NEVER, true),
+            (NEVER, None, at(1), 1, 10, at(2), true),
+            (at(9_000), None, at(1), 1, 10, NEVER, true),
+            (at(9_000), None, at(1), 1, 10, at(2), true),
+            (NEVER, None, at(1), 2, 10, NEVER, false),
+            (NEVER, None, at(1), 1, 11, NEVER, false),
+            (NEVER, None, at(1), 1, 10, at(1), false),
+            (NEVER, idle, at(1), 1, 10, NEVER, false),
+            // Over, within a tick of the wheel, which knows nothing of it yet; and when it does.
+            (at(5), None, at(6), 1, 10, NEVER, false),
+            (at(5), None, at(9_000), 1, 10, NEVER, false),
+        ] {
+            let (mut store, hash) = store(deadline, idle);
+            let hash = if key == 1 { hash } else { store.hash_of(&key) };
+            let before = (store.len(), store.bytes(), store.stats());
+            let answer = store.replace_hashed(now, hash, &key, 20, bytes, new);
+            let case = (deadline, idle, now, key, bytes, new);
+            assert_eq!(answer, if expected { Ok(10) } else { Err(20) }, "{case:?}");
+            let stats = StoreStats { updates: u64::from(expected), ..before.2 };
+            assert_eq!((store.len(), store.bytes(), store.stats()), (before.0, before.1, stats), "{case:?}");
+            let shown = store.iter().next().map(|entry| (*entry.value, entry.deadline));
+            let is_held = shown
+                .is_none_or(|(value, end)| if expected { (value, end) == (20, new) } else { value == 10 });
+            assert!(is_held, "{case:?}: {shown:?}");
+            store.debug_validate();
+        }
+    }
+
+    #[test]
+    fn what_waits_to_be_swept_is_swept_by_an_insert() {
+        let (mut store, hash) = store(NEVER, None);
+        store.insert(at(0), 2, 0, 10, at(5)).expect("fits");
+        assert_eq!(store.replace_hashed(at(9_000), hash, &1, 20, 10, NEVER), Err(20));
+        assert_eq!(store.insert_hashed(at(9_000), hash, 1, 20, 10, NEVER), Ok(Some((1, 10))));
+        assert_eq!((store.len(), store.stats().expired), (1, 1));
+        assert_eq!(store.replace_hashed(at(9_000), hash, &1, 30, 10, NEVER), Ok(20));
+    }
+
+    #[test]
+    fn a_read_of_what_is_over_ends_nothing_unless_it_is_told_to() {
+        let (mut store, hash) = store(at(5), None);
+        assert_eq!(store.get_live_hashed(hash, &1, |_| at(4)), Ok(Some(&10)));
+        assert_eq!(store.get_live_hashed(hash, &1, |_| at(5)), Err(Overdue));
+        assert_eq!((store.len(), store.stats().expired, store.stats().misses), (1, 0, 0));
+        assert_eq!(store.get_hashed(hash, &1, |_| at(5)), None);
+        assert_eq!((store.len(), store.stats().expired, store.stats().misses), (0, 1, 1));
+        assert_eq!(store.get_live_hashed(hash, &1, |_| at(6)), Ok(None));
+    }
+}
