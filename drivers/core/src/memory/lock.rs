@@ -76,10 +76,11 @@ enum Pause {
 
 #[cfg_attr(all(test, shuttle), allow(dead_code, reason = "the scheduler's own locks wait by themselves"))]
 impl Pause {
-    /// A few microseconds of spinning: operations hold the lock for a tenth of one.
-    const SPINS: u32 = 64;
-    /// So many turns of others, whose time may be up while they hold the lock.
-    const YIELDS: u32 = 16;
+    /// A microsecond or two: operations hold the lock for a tenth of one. Where two threads do nothing but fight for one lock, each
+    /// gets more done if the other sleeps than if the cache lines go to and fro.
+    const SPINS: u32 = 32;
+    /// So many turns of others, whose time may have been up while they held the lock.
+    const YIELDS: u32 = 4;
     const SHORTEST: Duration = Duration::from_micros(50);
     const LONGEST: Duration = Duration::from_millis(1);
 
@@ -110,14 +111,14 @@ mod tests {
         let sleep = |micros| Pause::Sleep(Duration::from_micros(micros));
         for (turn, expected) in [
             (0, Pause::Spin),
-            (63, Pause::Spin),
-            (64, Pause::Yield),
-            (79, Pause::Yield),
-            (80, sleep(50)),
-            (81, sleep(100)),
-            (84, sleep(800)),
-            (85, sleep(1_000)),
-            (112, sleep(1_000)),
+            (31, Pause::Spin),
+            (32, Pause::Yield),
+            (35, Pause::Yield),
+            (36, sleep(50)),
+            (37, sleep(100)),
+            (40, sleep(800)),
+            (41, sleep(1_000)),
+            (36 + 32, sleep(1_000)),
             (u32::MAX, sleep(1_000)),
         ] {
             assert_eq!(Pause::of(turn), expected, "{turn}");
