@@ -320,7 +320,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         value: V,
         terms: Terms,
     ) -> Replaced<K, V> {
-        let Terms { now, hash, bytes, deadline } = terms;
+        let Terms { mut now, hash, bytes, deadline } = terms;
         loop {
             match shard.place(now, hash, &key, bytes, deadline) {
                 Ok(place) => {
@@ -333,6 +333,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
                     // Once more where somebody else is faster to take that room.
                     self.evict_anywhere(missing);
                     shard = self.shard(hash).write(self.inner.room.as_ref());
+                    now = self.now(&shard);
                 }
             }
         }
