@@ -15,26 +15,22 @@
 
 use std::time::Duration;
 
-#[cfg(all(test, shuttle))]
-use shuttle::sync as primitive;
 #[cfg(not(all(test, shuttle)))]
-use spin::mutex as primitive;
+use spin::mutex::{SpinMutex as Raw, SpinMutexGuard as RawGuard};
 
+// In tests of interleavings, a scheduler decides who goes on.
 #[cfg(all(test, shuttle))]
-// In tests of interleavings, a scheduler decides here who goes on.
-use primitive::{Mutex as Primitive, MutexGuard as PrimitiveGuard};
-#[cfg(not(all(test, shuttle)))]
-use primitive::{SpinMutex as Primitive, SpinMutexGuard as PrimitiveGuard};
+use shuttle::sync::{Mutex as Raw, MutexGuard as RawGuard};
 
 /// Not fair, and not to be locked again by who holds it: he would wait for ever.
-pub(super) struct Lock<T>(Primitive<T>);
+pub(super) struct Lock<T>(Raw<T>);
 
 /// Lets go of the lock when it is dropped, by a panic as well.
-pub(super) type Guard<'a, T> = PrimitiveGuard<'a, T>;
+pub(super) type Guard<'a, T> = RawGuard<'a, T>;
 
 impl<T> Lock<T> {
     pub(super) fn new(guarded: T) -> Self {
-        Self(Primitive::new(guarded))
+        Self(Raw::new(guarded))
     }
 
     #[cfg(not(all(test, shuttle)))]
@@ -46,10 +42,10 @@ impl<T> Lock<T> {
     #[cfg(not(all(test, shuttle)))]
     #[cold]
     fn wait(&self) -> Guard<'_, T> {
-        let mut turn = 0;
+        let mut turn = 0_u32;
         loop {
             Pause::of(turn).take();
-            turn += 1;
+            turn = turn.saturating_add(1);
             // Looks before it tries: a failed attempt, too, takes the cache line from who holds the lock.
             if !self.0.is_locked() {
                 if let Some(guard) = self.0.try_lock() {
