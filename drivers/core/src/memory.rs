@@ -34,7 +34,7 @@ use shard::{Room, Shard, Writing};
 /// shard has one. Other look-ups read a coarse clock on Linux, at a quarter of the cost, and the exact one within 100 ms of the entry's deadline or
 /// where there is a time to idle: that is exact unless the kernel's tick is later than this.
 ///
-/// Each operation locks one shard for less than a hundred nanoseconds, and does a bounded amount of work there: expiry is
+/// Each operation locks one shard for about a hundred nanoseconds, and does a bounded amount of work there: expiry is
 /// exact on read, and what nobody reads is swept in small steps by inserts. To lock a shard takes one atomic operation, and to
 /// let go of it none; in return nobody is woken: who finds one locked looks again, at once at first, and after some microseconds
 /// between sleeps of at most a millisecond.

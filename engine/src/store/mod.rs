@@ -167,6 +167,7 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     // What they only read, unless an entry comes or goes.
     index: HashTable<u32>,
     slab: Slab<K, V>,
+    /// Apart, as what has ended is: few have it, and what a read looks at lies closer together.
     idle: Option<Box<Idle>>,
     /// What has ended and was not taken yet, where somebody takes it.
     removals: Option<Box<Removals<K, V>>>,

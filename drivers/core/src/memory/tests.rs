@@ -247,6 +247,25 @@ fn told(builder: MemoryCacheBuilder<u32, u32>) -> (MemoryCache<u32, u32>, Receiv
 }
 
 #[test]
+fn a_read_ends_what_is_over_under_either_policy() {
+    for policy in [Policy::Lru, Policy::Adaptive] {
+        let (mut cache, told) = told(MemoryCache::builder().max_entries(1_000).policy(policy).shards(4));
+        let minutes = Arc::new(AtomicU64::new(0));
+        let same = Arc::clone(&minutes);
+        set_source(&mut cache, move || Duration::from_secs(60 * same.load(Ordering::Relaxed)));
+        cache.insert_with_ttl(1, 10, Duration::from_secs(90)).expect("fits");
+        assert_eq!(cache.get(&1), Some(10), "{policy:?}");
+        minutes.store(2, Ordering::Relaxed);
+        assert_eq!((cache.get(&1), cache.len()), (None, 0), "{policy:?}");
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [(1, 10, RemovalCause::Expired)], "{policy:?}");
+        let StoreStats { hits, misses, expired, .. } = cache.stats().counters;
+        assert_eq!((hits, misses, expired), (1, 1, 1), "{policy:?}");
+        let left = cache.inner.room.as_ref().expect("several shards").left();
+        assert_eq!(left.entries, 1_000, "{policy:?}: its room is free again");
+    }
+}
+
+#[test]
 fn the_listener_is_told_of_every_end_and_why() {
     use RemovalCause::{Evicted, Expired, Removed, Replaced};
     let (cache, told) =
