@@ -56,12 +56,14 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// Takes a new entry in, and makes room for it before. Apart from the overwriting of one, which is shorter without.
+    ///
+    /// Its parts come one by one, for registers: a whole that is written to the stack in words and read in pairs of them
+    /// has the processor wait until the writes, and all before them, are done.
     #[inline(never)]
-    pub(super) fn admit(&mut self, mut entry: Entry<K, V>, bytes: u64) {
+    pub(super) fn admit(&mut self, hash: u64, key: K, value: V, bytes: u64, end: Instant) {
         self.stats.inserts += 1;
-        let (hash, end) = (entry.hash, entry.deadline);
         let deadline = self.deadline(end);
-        entry.deadline = deadline;
+        let entry = Entry { hash, deadline, key, value };
         if is_over(deadline, self.now) {
             self.stats.expired += 1;
             return self.report(entry, RemovalCause::Expired);

@@ -1,6 +1,5 @@
 //! Where a key's value is, or would be.
 
-use super::slab::Entry;
 use super::{Bound, STEPS_PER_INSERT, Store, TooLarge};
 use crate::Instant;
 
@@ -78,7 +77,7 @@ impl<'a, K, V, S> Place<'a, K, V, S> {
         }
         let Self { store, hash, id } = self;
         let Some(id) = id else {
-            store.admit(Entry { hash, deadline, key, value }, bytes);
+            store.admit(hash, key, value, bytes, deadline);
             return Ok(None);
         };
         Ok(store.overwrite(id, value, bytes, deadline).map(|old| (key, old)))

@@ -98,7 +98,7 @@ impl<K: Eq, V> Writing<'_, K, V> {
         if let Some(room) = self.room {
             // Most overwrites need none, and what is over at once.
             if place.bytes().is_none_or(|old| old < bytes) && deadline > now {
-                place = room.make(taken, place, bytes)?;
+                room.make(taken, &mut place, bytes)?;
             }
         }
         Ok(place)
@@ -188,20 +188,15 @@ impl Room {
     }
 
     /// Takes the room that a new value of so many bytes needs in its place, and evicts from the same shard where there is
-    /// not enough.
+    /// not enough. The place is lent, for it would go through memory if it was handed to and fro: see the store's `admit`.
     #[inline(never)] // overwriting, which needs none, is shorter without
-    fn make<'a, K, V>(
-        &self,
-        taken: &mut Size,
-        mut place: Place<'a, K, V, ()>,
-        bytes: u64,
-    ) -> Result<Place<'a, K, V, ()>, Bound> {
+    fn make<K, V>(&self, taken: &mut Size, place: &mut Place<'_, K, V, ()>, bytes: u64) -> Result<(), Bound> {
         loop {
             let old = place.bytes();
             let more =
                 Size { entries: u64::from(old.is_none()), bytes: bytes.saturating_sub(old.unwrap_or(0)) };
             let Err(bound) = self.hold(taken, self.size_of(place.store()).plus(more)) else {
-                return Ok(place);
+                return Ok(());
             };
             if !place.evict(bound) {
                 return Err(bound);
