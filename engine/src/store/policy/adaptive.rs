@@ -31,6 +31,13 @@
 //! that was left with nothing, and loses. Counted on arrival, as usual, it would be one ahead of what is asked for as
 //! often as itself, and in a loop every newcomer would win just before its victim is asked for again.
 //!
+//! # Where the counts are
+//!
+//! In the sketch are those of keys that are not in the main part. Of an entry there they are in a byte of its own
+//! ([`Uses`]), beside its mark, so that a search looks at a few lines of the processor's cache, however many entries it
+//! passes; the sketch gets them when the entry goes. A victim has the greater of the two, for what the sketch says
+//! too much of all keys: a newcomer is not to win by that.
+//!
 //! # Where the border is
 //!
 //! The window should have the room that brings more hits there than in the main part, at the margin. That is measured:
@@ -44,12 +51,11 @@
 //! do not show in its average.
 
 use super::super::links::Links;
-use super::super::slab::make_space;
 use super::Order;
+use super::age::Age;
 use super::ghosts::Ghosts;
 use super::sketch::Sketch;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use super::uses::Uses;
 
 /// Marked entries of the main part that one search for a victim passes at most.
 const PASSES: usize = 16;
@@ -104,14 +110,16 @@ impl Seat {
 /// The order; a walk goes through the window and then the main part, each from new to old.
 #[repr(C)] // the marks first, for they are all that hits look at
 pub(crate) struct Adaptive {
-    /// Which ids were used.
-    marks: Vec<AtomicBool>,
+    /// Which ids were used, and how often those of the main part were counted.
+    uses: Uses,
     links: Links<2, Seat>,
     in_window: usize,
     in_main: usize,
     /// The share of all entries that the window may have.
     share: u64,
+    age: Age,
     lost: Ghosts,
+    /// How often keys were counted that are not in the main part.
     sketch: Sketch,
     random: fastrand::Rng,
     /// As many entries as the sketch and the ghosts are made for.
@@ -123,11 +131,12 @@ impl Adaptive {
     /// An empty order of the ids `0..ids`.
     pub(super) fn new(ids: usize) -> Self {
         Self {
-            marks: Vec::new(),
+            uses: Uses::new(ids),
             links: Links::new(ids),
             in_window: 0,
             in_main: 0,
             share: FIRST_SHARE,
+            age: Age::default(),
             lost: Ghosts::new(),
             sketch: Sketch::default(),
             random: fastrand::Rng::with_seed(0),
@@ -141,6 +150,12 @@ impl Adaptive {
         self.links.capacity()
     }
 
+    /// How often an id of the main part was counted lately.
+    #[cfg(test)]
+    pub(super) fn counted(&self, id: u32) -> u8 {
+        self.uses.count(id, self.age.halvings())
+    }
+
     fn len(&self) -> usize {
         self.in_window + self.in_main
     }
@@ -148,27 +163,6 @@ impl Adaptive {
     /// How many ids the window may hold.
     fn window_limit(&self) -> usize {
         ((self.len() as u64 * self.share / WHOLE) as usize).max(1)
-    }
-
-    fn is_used(&self, id: u32) -> bool {
-        self.marks.get(id as usize).is_some_and(|mark| mark.load(Relaxed))
-    }
-
-    fn unmark(&mut self, id: u32) {
-        if let Some(mark) = self.marks.get_mut(id as usize).map(AtomicBool::get_mut) {
-            if *mark {
-                *mark = false;
-            }
-        }
-    }
-
-    /// Makes a mark for an id that is greater than all before.
-    #[cold]
-    fn add_mark(&mut self, id: u32) {
-        while self.marks.len() <= id as usize {
-            make_space(&mut self.marks, self.ids);
-            self.marks.push(AtomicBool::new(false));
-        }
     }
 
     /// Makes the sketch and the ghosts as large as the cache has become. What they knew is lost, but while a cache
@@ -198,35 +192,50 @@ impl Adaptive {
     /// Counts the request that brought the window's oldest here, and its mark if it has one. The answer is how often it was
     /// asked for besides that request.
     fn leave_window(&mut self, id: u32) -> u8 {
-        let marks = u8::from(self.is_used(id));
-        marks + self.sketch.count(self.links.get(id).print(), 1 + marks, self.len())
+        let marks = u8::from(self.uses.is_marked(id));
+        self.age.count((1 + marks).into(), self.len());
+        marks + self.sketch.count(self.links.get(id).print(), 1 + marks, self.age.halvings())
     }
 
-    /// The window's oldest goes to the main part.
-    fn promote(&mut self, id: u32) {
+    /// The window's oldest, which was asked for so often besides the request that brought it here, goes to the main part.
+    fn promote(&mut self, id: u32, asked: u8) {
         self.in_window -= 1;
         self.in_main += 1;
         self.links.move_front(MAIN, id);
         self.links.set(id, self.links.get(id).in_main());
-        self.unmark(id);
+        self.uses.set(id, asked + 1, self.age.halvings());
     }
 
     /// The oldest id of the main part that was not used since it was last passed; `None` where that takes too long.
     fn unused_in_main(&mut self) -> Option<u32> {
-        let entries = self.len();
+        let mut passed = 0;
+        let victim = self.search(&mut passed);
+        self.age.count(passed, self.len());
+        victim
+    }
+
+    fn search(&mut self, passed: &mut usize) -> Option<u32> {
+        let halvings = self.age.halvings();
         let mut next = self.links.back(MAIN)?;
-        for _ in 0..PASSES {
-            if !self.is_used(next) {
-                self.links.rotate_to_back(MAIN, next);
-                return Some(next);
+        let mut victim = None;
+        while *passed < PASSES {
+            if !self.uses.pass(next, halvings) {
+                victim = Some(next);
+                break;
             }
-            self.unmark(next);
-            self.sketch.count(self.links.get(next).print(), 1, entries);
+            *passed += 1;
             // Where there is none, all were passed, and are in their old order.
             next = self.links.before(next)?;
         }
         self.links.rotate_to_back(MAIN, next);
-        None
+        victim
+    }
+
+    /// How often an id of the main part was asked for, about.
+    fn worth(&mut self, id: u32) -> u8 {
+        let halvings = self.age.halvings();
+        let estimate = self.sketch.count(self.links.get(id).print(), 0, halvings);
+        self.uses.count(id, halvings).max(estimate)
     }
 
     /// Whether a newcomer that was asked for so often may have the place of a victim that was asked for so often.
@@ -234,14 +243,19 @@ impl Adaptive {
         newcomer > victim || newcomer > SUSPICIOUS && self.random.u32(..CHANCES) == 0
     }
 
-    /// Takes an id out of its part, and remembers it.
+    /// Takes an id out of its part, and remembers that it was lost.
     fn lose(&mut self, part: u32, id: u32) -> u32 {
         self.lost.push(part, self.links.get(id).print());
         self.leave(part, id);
         id
     }
 
+    /// Takes an id out of its part. What was counted of it there is kept in the sketch.
     fn leave(&mut self, part: u32, id: u32) {
+        if part == MAIN {
+            let halvings = self.age.halvings();
+            self.sketch.lift(self.links.get(id).print(), self.uses.count(id, halvings), halvings);
+        }
         let count = if part == MAIN { &mut self.in_main } else { &mut self.in_window };
         *count = count.saturating_sub(1);
         self.links.unlink(id);
@@ -255,17 +269,15 @@ impl Order for Adaptive {
         }
         let seat = Seat::in_window(hash);
         self.steer(seat.print());
-        if self.marks.len() <= id as usize {
-            self.add_mark(id);
-        }
-        self.unmark(id);
+        self.uses.set(id, 0, self.age.halvings());
+        self.uses.refresh(self.age.halvings());
         self.links.push_front(WINDOW, id);
         self.links.set(id, seat);
         self.in_window += 1;
         if self.in_window > self.window_limit() {
             if let Some(oldest) = self.links.back(WINDOW) {
-                self.leave_window(oldest);
-                self.promote(oldest);
+                let asked = self.leave_window(oldest);
+                self.promote(oldest, asked);
             }
         }
     }
@@ -274,14 +286,8 @@ impl Order for Adaptive {
         self.touch_shared(id);
     }
 
-    /// Two who do this at once both set the mark.
     fn touch_shared(&self, id: u32) {
-        if let Some(mark) = self.marks.get(id as usize) {
-            // A line that nobody writes to is in every processor's cache.
-            if !mark.load(Relaxed) {
-                mark.store(true, Relaxed);
-            }
-        }
+        self.uses.mark(id);
     }
 
     fn remove(&mut self, id: u32) {
@@ -295,11 +301,11 @@ impl Order for Adaptive {
             let victim = victim.or_else(|| self.links.back(MAIN))?;
             return Some(self.lose(MAIN, victim));
         };
-        let rival = victim.map(|victim| (victim, self.sketch.estimate(self.links.get(victim).print())));
         let asked = self.leave_window(candidate);
-        match rival {
-            Some((victim, worth)) if self.is_admitted(asked, worth) => {
-                self.promote(candidate);
+        let worth = victim.map_or(0, |victim| self.worth(victim));
+        match victim {
+            Some(victim) if self.is_admitted(asked, worth) => {
+                self.promote(candidate, asked);
                 Some(self.lose(MAIN, victim))
             }
             _ => Some(self.lose(WINDOW, candidate)),
@@ -316,8 +322,8 @@ impl Order for Adaptive {
     }
 
     fn clear(&mut self) {
-        let Self { marks, links, in_window, in_main, share, lost, sketch, .. } = self;
-        marks.clear();
+        let Self { uses, links, in_window, in_main, share, lost, sketch, .. } = self;
+        uses.clear();
         links.clear();
         (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
         lost.clear();

@@ -1,11 +1,13 @@
 //! Who goes when room is needed.
 
 mod adaptive;
+mod age;
 mod ghosts;
 mod lru;
 mod sketch;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use adaptive::Adaptive;
 use lru::Lru;
