@@ -4,7 +4,7 @@ use super::policy::Order;
 use super::slab::{Entry, is_over};
 use super::{EntryRef, LATEST, Removal, RemovalCause, STEPS_PER_INSERT, Store};
 use crate::Instant;
-use hashbrown::Equivalent;
+use hashbrown::{Equivalent, HashTable};
 
 /// Which bound an eviction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,10 @@ impl<K, V, S> Store<K, V, S> {
         while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
         self.make_bytes(bytes);
         let id = self.slab.insert(entry);
-        self.index.insert_unique(hash, id, |&id| self.slab.get(id).map_or(0, |entry| entry.hash));
+        if self.len() >= self.index_room.min(self.index.capacity()) {
+            self.renew_index();
+        }
+        self.index.insert_unique(hash, id, |&id| self.slab.hash_of(id));
         self.order.insert(id, hash);
         self.wheel.schedule(id, deadline);
         if let Some(idle) = &mut self.idle {
@@ -83,6 +86,23 @@ impl<K, V, S> Store<K, V, S> {
         }
         self.weigh(id, bytes);
         self.bytes += bytes;
+    }
+
+    /// Makes the index anew where it holds as many entries as it was made for, then for twice as many, or where those that
+    /// were removed have left so many marks behind that no place is without one.
+    ///
+    /// It has half as many places more than it needs, so that it has hardly any of these marks, and nearly every search ends
+    /// with the first few places that it looks at. A table that grows by itself becomes twice as large for its marks.
+    #[cold]
+    fn renew_index(&mut self) {
+        if self.len() >= self.index_room {
+            self.index_room = self.len().saturating_mul(2).clamp(4, self.capacity.max(4));
+        }
+        let places = self.index_room.saturating_add(self.index_room / 2);
+        let hash = |id: &u32| self.slab.hash_of(*id);
+        for id in core::mem::replace(&mut self.index, HashTable::with_capacity(places)) {
+            self.index.insert_unique(hash(&id), id, hash);
+        }
     }
 
     #[inline]
@@ -259,5 +279,32 @@ impl<K, V, S> Store<K, V, S> {
 
     fn weigh(&mut self, id: u32, bytes: u64) {
         self.weights.set(id, bytes, self.len() > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Instant;
+    use crate::store::{Store, StoreConfig};
+
+    #[test]
+    fn the_index_has_places_to_spare_and_keeps_their_number_whatever_is_removed() {
+        const ENTRIES: u64 = 280;
+        let config = StoreConfig { max_entries: ENTRIES as usize, ..StoreConfig::default() };
+        let mut store = Store::new(config, (), Instant::EPOCH);
+        // Side by side, so that whoever is removed from among them leaves a mark.
+        let hash = |key: u64| key;
+        for key in 0..ENTRIES {
+            store.insert_hashed(Instant::EPOCH, hash(key), key, (), 1, Instant::NEVER).expect("fits");
+        }
+        assert_eq!(store.index.num_buckets(), 512, "for 420, of which 7 of 8 are used at most");
+        for turn in 0..5 * ENTRIES {
+            // From the middle of those that came before, and behind those that came after.
+            let (gone, new) = (turn + ENTRIES / 2, turn + ENTRIES);
+            assert!(store.remove_hashed(Instant::EPOCH, hash(gone), &gone).is_some(), "{gone}");
+            store.insert_hashed(Instant::EPOCH, hash(new), new, (), 1, Instant::NEVER).expect("fits");
+            assert_eq!((store.len(), store.index.num_buckets()), (ENTRIES as usize, 512), "turn {turn}");
+        }
+        assert!((0..ENTRIES / 2).all(|key| store.peek_hashed(Instant::EPOCH, hash(key), &key).is_some()));
     }
 }

@@ -116,14 +116,14 @@ pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
 
-/// Bytes that the store spends per entry beyond the key and the value at most, 48: 16 in the slab (hash, deadline), 8 for
-/// the weight, 8 in the order of use, 8 in the timer wheel, and about 8 in the index (5 per bucket, of which 7/16 to 7/8
+/// Bytes that the store spends per entry beyond the key and the value at most, 52: 16 in the slab (hash, deadline), 8 for
+/// the weight, 8 in the order of use, 8 in the timer wheel, and about 12 in the index (5 per place, of which 7/24 to 7/12
 /// are used).
 ///
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
 /// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 16 to 24.
 pub const ENTRY_OVERHEAD: u64 =
-    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 8) as u64;
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 12) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -164,6 +164,8 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     now: Instant,
     steps: u64,
     capacity: usize,
+    /// How many entries the index is made for.
+    index_room: usize,
     // What they only read, unless an entry comes or goes.
     index: HashTable<u32>,
     slab: Slab<K, V>,
@@ -191,6 +193,7 @@ impl<K, V, S> Store<K, V, S> {
             now: now.min(LATEST),
             steps: 0,
             capacity,
+            index_room: 0,
             index: HashTable::new(),
             slab: Slab::new(capacity),
             idle: config.time_to_idle.map(|after| Box::new(Idle::new(after, capacity))),

@@ -68,6 +68,12 @@ impl<K, V> Slab<K, V> {
         }
     }
 
+    /// The hash of an entry that is held.
+    #[inline]
+    pub(super) fn hash_of(&self, id: u32) -> u64 {
+        self.get(id).map_or(0, |entry| entry.hash)
+    }
+
     /// Stores an entry in the hole left last, or at the end. The caller keeps the limit.
     pub(super) fn insert(&mut self, entry: Entry<K, V>) -> u32 {
         if let Some(slot) = self.slots.get_mut(self.vacant as usize) {
