@@ -19,30 +19,23 @@ use shuttle::sync::atomic::AtomicU64;
 #[cfg(not(all(test, shuttle)))]
 use std::sync::atomic::AtomicU64;
 
-/// On a cache line of its own, so that a busy shard does not slow its neighbours down.
+/// On a cache line of its own, so that a busy shard does not slow its neighbours down. What is written most begins there,
+/// beside the lock, so that whoever locks it has fetched it.
 #[repr(align(128))]
 pub(super) struct Shard<K, V> {
-    part: Lock<Part<K, V>>,
-}
-
-/// What a shard's lock guards. What is written most begins on the lock's own cache line, which whoever writes has fetched.
-#[repr(C)]
-pub(super) struct Part<K, V> {
-    /// The room that the shard has taken. While nobody changes the store, it is as large as that.
-    taken: Size,
     /// Of hashed keys: the cache hashes each once.
-    store: Store<K, V, ()>,
+    store: Lock<Store<K, V, ()>>,
 }
 
 impl<K, V> Shard<K, V> {
     pub(super) fn new(store: Store<K, V, ()>) -> Self {
-        Self { part: Lock::new(Part { taken: Size::ZERO, store }) }
+        Self { store: Lock::new(store) }
     }
 
     /// For calls by which nothing comes or goes: no room changes hands when the shard is let go of.
     #[inline]
-    pub(super) fn look(&self) -> Guard<'_, Part<K, V>> {
-        self.part.lock()
+    pub(super) fn look(&self) -> Guard<'_, Store<K, V, ()>> {
+        self.store.lock()
     }
 
     #[inline]
@@ -51,33 +44,20 @@ impl<K, V> Shard<K, V> {
     }
 }
 
-impl<K, V> Deref for Part<K, V> {
-    type Target = Store<K, V, ()>;
-
-    #[inline]
-    fn deref(&self) -> &Self::Target {
-        &self.store
-    }
-}
-
-impl<K, V> DerefMut for Part<K, V> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.store
-    }
-}
-
 /// A shard that is being changed.
 pub(super) struct Writing<'a, K, V> {
-    part: Guard<'a, Part<K, V>>,
+    store: Guard<'a, Store<K, V, ()>>,
     /// `None` where the store's own bounds are those of the cache.
     room: Option<&'a Room>,
+    /// The room that the shard has taken. While nobody changes the store, it is as large as that.
+    taken: Size,
 }
 
 impl<'a, K, V> Writing<'a, K, V> {
     #[inline]
-    pub(super) fn new(part: Guard<'a, Part<K, V>>, room: Option<&'a Room>) -> Self {
-        Self { part, room }
+    pub(super) fn new(store: Guard<'a, Store<K, V, ()>>, room: Option<&'a Room>) -> Self {
+        let taken = room.map_or(Size::ZERO, |room| room.size_of(&store));
+        Self { store, room, taken }
     }
 }
 
@@ -93,9 +73,9 @@ impl<K: Eq, V> Writing<'_, K, V> {
         bytes: u64,
         deadline: Instant,
     ) -> Result<Place<'_, K, V, ()>, Bound> {
-        let Part { taken, store } = &mut *self.part;
+        let Self { store, room, taken } = self;
         let mut place = store.place_hashed(now, hash, key);
-        if let Some(room) = self.room {
+        if let Some(room) = room {
             // Most overwrites need none, and what is over at once.
             if place.bytes().is_none_or(|old| old < bytes) && deadline > now {
                 room.make(taken, &mut place, bytes)?;
@@ -110,14 +90,14 @@ impl<K, V> Deref for Writing<'_, K, V> {
 
     #[inline]
     fn deref(&self) -> &Self::Target {
-        &self.part.store
+        &self.store
     }
 }
 
 impl<K, V> DerefMut for Writing<'_, K, V> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.part.store
+        &mut self.store
     }
 }
 
@@ -126,10 +106,9 @@ impl<K, V> Drop for Writing<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         let Some(room) = self.room else { return };
-        let size = room.size_of(&self.part.store);
-        if size != self.part.taken {
-            room.give(self.part.taken.minus(size));
-            self.part.taken = size;
+        let size = room.size_of(&self.store);
+        if size != self.taken {
+            room.give(self.taken.minus(size));
         }
     }
 }
