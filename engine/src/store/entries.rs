@@ -1,6 +1,5 @@
 //! What becomes of entries: in, changed, out, with every structure kept in step.
 
-use super::policy::Order;
 use super::slab::{Entry, is_over};
 use super::{EntryRef, LATEST, Removal, RemovalCause, STEPS_PER_INSERT, Store};
 use crate::Instant;
@@ -278,7 +277,7 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     fn weigh(&mut self, id: u32, bytes: u64) {
-        self.weights.set(id, bytes, self.len() > 1);
+        self.weights.set(id, bytes, self.len() > 1, self.capacity);
     }
 }
 

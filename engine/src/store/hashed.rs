@@ -3,7 +3,6 @@
 //! Who shards keys has to hash them to choose the store. He gives that hash to these, and has none made in here. Stores whose
 //! hashers are clones of one another agree on it; under another hash than [`Store::hash_of`] says, no key is found.
 
-use super::policy::Order;
 use super::{EntryRef, Place, Store, TooLarge, is_over};
 use crate::Instant;
 use hashbrown::Equivalent;

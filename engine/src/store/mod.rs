@@ -108,8 +108,8 @@ pub use hashed::Overdue;
 use idle::Idle;
 pub use jitter::TtlJitter;
 pub use place::Place;
+use policy::Ordering;
 pub use policy::Policy;
-use policy::{Order, Ordering};
 pub use removal::{Removal, RemovalCause, Removals};
 use slab::{Entry, Slab, is_over};
 pub use stats::StoreStats;
@@ -156,26 +156,28 @@ const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 /// is fast and as resistant to chosen keys as its seed is secret, so drivers seed it randomly and simulators do not.
 #[repr(C)] // see the module docs
 pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
-    // What operations write.
-    stats: StoreStats,
-    /// The sum of the entries' bytes.
-    bytes: u64,
+    // On the first line, behind a lock's eight bytes, what nearly every operation looks at or writes.
     /// The latest time seen: a clock that steps back does not bring anything back to life.
     now: Instant,
+    /// Apart, as what has ended is: few have it, and what a read looks at lies closer together.
+    idle: Option<Box<Idle>>,
+    stats: StoreStats,
+    // On the fourth, after what the wheel needs where there are deadlines, what else is written to set a value.
+    wheel: Wheel,
+    weights: Weights,
+    // On the fifth, with the slab's array at its beginning and the uses at its end, all that a read looks at.
+    slab: Slab<K, V>,
+    index: HashTable<u32>,
+    order: Ordering,
+    // What is needed when an entry comes or goes.
+    /// The sum of the entries' bytes.
+    bytes: u64,
     steps: u64,
     capacity: usize,
     /// How many entries the index is made for.
     index_room: usize,
-    // What they only read, unless an entry comes or goes.
-    index: HashTable<u32>,
-    slab: Slab<K, V>,
-    /// Apart, as what has ended is: few have it, and what a read looks at lies closer together.
-    idle: Option<Box<Idle>>,
     /// What has ended and was not taken yet, where somebody takes it.
     removals: Option<Box<Removals<K, V>>>,
-    order: Ordering,
-    weights: Weights,
-    wheel: Wheel,
     config: StoreConfig,
     hasher: S,
 }
@@ -188,19 +190,19 @@ impl<K, V, S> Store<K, V, S> {
     pub fn new(config: StoreConfig, hasher: S, now: Instant) -> Self {
         let capacity = config.max_entries.min(MAX_IDS);
         Self {
-            stats: StoreStats::default(),
-            bytes: 0,
             now: now.min(LATEST),
+            idle: config.time_to_idle.map(|after| Box::new(Idle::new(after, capacity))),
+            stats: StoreStats::default(),
+            wheel: Wheel::new(now, capacity),
+            weights: Weights::new(),
+            slab: Slab::new(capacity as u32),
+            index: HashTable::new(),
+            order: Ordering::new(config.policy, capacity),
+            bytes: 0,
             steps: 0,
             capacity,
             index_room: 0,
-            index: HashTable::new(),
-            slab: Slab::new(capacity),
-            idle: config.time_to_idle.map(|after| Box::new(Idle::new(after, capacity))),
             removals: None,
-            order: Ordering::new(config.policy, capacity),
-            weights: Weights::new(capacity),
-            wheel: Wheel::new(now, capacity),
             config,
             hasher,
         }

@@ -36,11 +36,11 @@ enum Slot<K, V> {
 /// The end of the free list.
 const NONE: u32 = u32::MAX;
 
-#[repr(C)] // the array first, for it is what reads look at
+#[repr(C)] // the array last, for it is what reads look at
 pub(super) struct Slab<K, V> {
-    slots: Vec<Slot<K, V>>,
+    limit: u32,
     vacant: u32,
-    limit: usize,
+    slots: Vec<Slot<K, V>>,
 }
 
 impl<K, V> Slab<K, V> {
@@ -48,8 +48,8 @@ impl<K, V> Slab<K, V> {
     pub(super) const OVERHEAD: usize = size_of::<Slot<u64, u64>>() - 2 * size_of::<u64>();
 
     /// Room for `limit` entries, none of it allocated yet.
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { slots: Vec::new(), vacant: NONE, limit }
+    pub(super) const fn new(limit: u32) -> Self {
+        Self { limit, vacant: NONE, slots: Vec::new() }
     }
 
     #[inline]
@@ -82,7 +82,7 @@ impl<K, V> Slab<K, V> {
                 return core::mem::replace(&mut self.vacant, next);
             }
         }
-        make_space(&mut self.slots, self.limit);
+        make_space(&mut self.slots, self.limit as usize);
         self.slots.push(Slot::Occupied(entry));
         (self.slots.len() - 1) as u32
     }

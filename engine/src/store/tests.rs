@@ -370,6 +370,23 @@ fn an_entry_costs_what_the_docs_say() {
     assert_eq!(Slab::<String, Vec<u8>>::OVERHEAD, 16);
 }
 
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn what_a_read_looks_at_lies_on_two_cache_lines_behind_a_lock() {
+    use core::mem::offset_of;
+    type Numbers = Store<u64, u64, ()>;
+    let place = |offset: usize| ((offset + 8) / 64, (offset + 8) % 64);
+    let counters = place(offset_of!(Numbers, stats));
+    assert_eq!(
+        (place(offset_of!(Numbers, now)), place(offset_of!(Numbers, idle)), counters),
+        ((0, 8), (0, 16), (0, 24))
+    );
+    // An array's pointer and length before it, and after it those of the uses.
+    let (index, order) = (place(offset_of!(Numbers, index)), place(offset_of!(Numbers, order)));
+    assert_eq!((index, order), ((4, 16), (4, 48)));
+    assert_eq!(place(offset_of!(Numbers, weights)), (3, 16), "after the end of the wheel");
+}
+
 #[test]
 fn memory_ends_at_the_bound_without_slack() {
     const KEYS: u32 = if cfg!(miri) { 1_100 } else { 3_000 };

@@ -1,7 +1,6 @@
 //! The store's invariants, checked in full. For tests and the simulator.
 
 use super::Store;
-use super::policy::Order;
 use core::hash::{BuildHasher, Hash};
 
 impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {

@@ -9,16 +9,15 @@ pub(super) struct Weights {
     common: u64,
     /// Of every id, once two ids differ; empty until then.
     each: Vec<u64>,
-    limit: usize,
 }
 
 impl Weights {
     /// Bytes per id, where ids differ.
     pub(super) const OVERHEAD: usize = size_of::<u64>();
 
-    /// For the ids `0..ids`. Allocates nothing until two of them differ.
-    pub(super) const fn new(ids: usize) -> Self {
-        Self { common: 0, each: Vec::new(), limit: ids }
+    /// Allocates nothing until two ids differ.
+    pub(super) const fn new() -> Self {
+        Self { common: 0, each: Vec::new() }
     }
 
     #[inline]
@@ -26,11 +25,12 @@ impl Weights {
         self.each.get(id as usize).copied().unwrap_or(self.common)
     }
 
-    /// Gives `id` its weight. Of ids that have none now, the number may be anything: if `others` have none, no id has.
+    /// Gives `id`, of the ids `0..ids`, its weight. Of ids that have none now, the number may be anything: if `others` have
+    /// none, no id has.
     ///
     /// Constant time, but for the first id that differs.
     #[inline]
-    pub(super) fn set(&mut self, id: u32, weight: u64, others: bool) {
+    pub(super) fn set(&mut self, id: u32, weight: u64, others: bool, ids: usize) {
         if self.each.is_empty() {
             if !others {
                 self.common = weight;
@@ -39,12 +39,12 @@ impl Weights {
                 return;
             }
         }
-        self.set_each(id, weight);
+        self.set_each(id, weight, ids);
     }
 
-    fn set_each(&mut self, id: u32, weight: u64) {
+    fn set_each(&mut self, id: u32, weight: u64, ids: usize) {
         while self.each.len() <= id as usize {
-            make_space(&mut self.each, self.limit);
+            make_space(&mut self.each, ids);
             self.each.push(self.common);
         }
         if let Some(place) = self.each.get_mut(id as usize) {
@@ -72,15 +72,15 @@ mod tests {
 
     #[test]
     fn equal_weights_are_kept_once() {
-        let mut weights = Weights::new(100);
+        let mut weights = Weights::new();
         for id in 0..50 {
-            weights.set(id, 7, id > 0);
+            weights.set(id, 7, id > 0, 100);
         }
         assert_eq!((weights.get(0), weights.get(49), weights.capacity()), (7, 7, 0));
-        weights.set(20, 8, true);
+        weights.set(20, 8, true, 100);
         assert_eq!((weights.get(0), weights.get(20), weights.get(49)), (7, 8, 7));
         weights.clear();
-        weights.set(3, 9, false);
+        weights.set(3, 9, false, 100);
         assert_eq!((weights.get(3), weights.each.len()), (9, 0));
     }
 
@@ -89,11 +89,11 @@ mod tests {
 
         #[test]
         fn weights_are_a_map(ops in prop::collection::vec((0..9_u32, 0..3_u64, any::<bool>()), 1..60)) {
-            let mut weights = Weights::new(9);
+            let mut weights = Weights::new();
             let mut map = BTreeMap::new();
             for (id, weight, is_set) in ops {
                 if is_set {
-                    weights.set(id, weight, map.keys().any(|other| *other != id));
+                    weights.set(id, weight, map.keys().any(|other| *other != id), 9);
                     map.insert(id, weight);
                 } else {
                     map.remove(&id);

@@ -43,6 +43,7 @@ const DUE: u32 = LEVELS * SLOTS;
 /// Lists of the wheel: a bucket per level and digit, and the due list.
 pub(super) const HEADS: u32 = DUE + 1;
 
+#[repr(C)] // last what is looked at while nothing has a deadline, or nothing is due
 pub(super) struct Wheel {
     links: Links<HEADS>,
     /// Which buckets of each level hold something.

@@ -108,10 +108,7 @@ impl Seat {
 }
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
-#[repr(C)] // the marks first, for they are all that hits look at
 pub(crate) struct Adaptive {
-    /// Which ids were used, and how often those of the main part were counted.
-    uses: Uses,
     links: Links<2, Seat>,
     in_window: usize,
     in_main: usize,
@@ -125,13 +122,14 @@ pub(crate) struct Adaptive {
     /// As many entries as the sketch and the ghosts are made for.
     room: usize,
     ids: usize,
+    /// Whose uses to refresh next.
+    stale: u32,
 }
 
 impl Adaptive {
     /// An empty order of the ids `0..ids`.
     pub(super) fn new(ids: usize) -> Self {
         Self {
-            uses: Uses::new(ids),
             links: Links::new(ids),
             in_window: 0,
             in_main: 0,
@@ -142,6 +140,7 @@ impl Adaptive {
             random: fastrand::Rng::with_seed(0),
             room: 0,
             ids,
+            stale: 0,
         }
     }
 
@@ -152,8 +151,8 @@ impl Adaptive {
 
     /// How often an id of the main part was counted lately.
     #[cfg(test)]
-    pub(super) fn counted(&self, id: u32) -> u8 {
-        self.uses.count(id, self.age.halvings())
+    pub(super) fn counted(&self, id: u32, uses: &Uses) -> u8 {
+        uses.count(id, self.age.halvings())
     }
 
     fn len(&self) -> usize {
@@ -191,35 +190,35 @@ impl Adaptive {
 
     /// Counts the request that brought the window's oldest here, and its mark if it has one. The answer is how often it was
     /// asked for besides that request.
-    fn leave_window(&mut self, id: u32) -> u8 {
-        let marks = u8::from(self.uses.is_marked(id));
+    fn leave_window(&mut self, id: u32, uses: &Uses) -> u8 {
+        let marks = u8::from(uses.is_marked(id));
         self.age.count((1 + marks).into(), self.len());
         marks + self.sketch.count(self.links.get(id).print(), 1 + marks, self.age.halvings())
     }
 
     /// The window's oldest, which was asked for so often besides the request that brought it here, goes to the main part.
-    fn promote(&mut self, id: u32, asked: u8) {
+    fn promote(&mut self, id: u32, asked: u8, uses: &mut Uses) {
         self.in_window -= 1;
         self.in_main += 1;
         self.links.move_front(MAIN, id);
         self.links.set(id, self.links.get(id).in_main());
-        self.uses.set(id, asked + 1, self.age.halvings());
+        uses.set(id, asked + 1, self.age.halvings());
     }
 
     /// The oldest id of the main part that was not used since it was last passed; `None` where that takes too long.
-    fn unused_in_main(&mut self) -> Option<u32> {
+    fn unused_in_main(&mut self, uses: &mut Uses) -> Option<u32> {
         let mut passed = 0;
-        let victim = self.search(&mut passed);
+        let victim = self.search(&mut passed, uses);
         self.age.count(passed, self.len());
         victim
     }
 
-    fn search(&mut self, passed: &mut usize) -> Option<u32> {
+    fn search(&mut self, passed: &mut usize, uses: &mut Uses) -> Option<u32> {
         let halvings = self.age.halvings();
         let mut next = self.links.back(MAIN)?;
         let mut victim = None;
         while *passed < PASSES {
-            if !self.uses.pass(next, halvings) {
+            if !uses.pass(next, halvings) {
                 victim = Some(next);
                 break;
             }
@@ -232,10 +231,10 @@ impl Adaptive {
     }
 
     /// How often an id of the main part was asked for, about.
-    fn worth(&mut self, id: u32) -> u8 {
+    fn worth(&mut self, id: u32, uses: &Uses) -> u8 {
         let halvings = self.age.halvings();
-        let estimate = self.sketch.count(self.links.get(id).print(), 0, halvings);
-        self.uses.count(id, halvings).max(estimate)
+        let estimate = self.sketch.estimate(self.links.get(id).print(), halvings);
+        uses.count(id, halvings).max(estimate)
     }
 
     /// Whether a newcomer that was asked for so often may have the place of a victim that was asked for so often.
@@ -244,17 +243,17 @@ impl Adaptive {
     }
 
     /// Takes an id out of its part, and remembers that it was lost.
-    fn lose(&mut self, part: u32, id: u32) -> u32 {
+    fn lose(&mut self, part: u32, id: u32, uses: &Uses) -> u32 {
         self.lost.push(part, self.links.get(id).print());
-        self.leave(part, id);
+        self.leave(part, id, uses);
         id
     }
 
     /// Takes an id out of its part. What was counted of it there is kept in the sketch.
-    fn leave(&mut self, part: u32, id: u32) {
+    fn leave(&mut self, part: u32, id: u32, uses: &Uses) {
         if part == MAIN {
             let halvings = self.age.halvings();
-            self.sketch.lift(self.links.get(id).print(), self.uses.count(id, halvings), halvings);
+            self.sketch.lift(self.links.get(id).print(), uses.count(id, halvings), halvings);
         }
         let count = if part == MAIN { &mut self.in_main } else { &mut self.in_window };
         *count = count.saturating_sub(1);
@@ -263,52 +262,48 @@ impl Adaptive {
 }
 
 impl Order for Adaptive {
-    fn insert(&mut self, id: u32, hash: u64) {
+    fn insert(&mut self, id: u32, hash: u64, uses: &mut Uses) {
         if self.len() >= self.room {
             self.grow();
         }
         let seat = Seat::in_window(hash);
         self.steer(seat.print());
-        self.uses.set(id, 0, self.age.halvings());
-        self.uses.refresh(self.age.halvings());
+        uses.reach(id, self.ids);
+        uses.set(id, 0, self.age.halvings());
+        self.stale = uses.refresh(self.stale, self.age.halvings());
         self.links.push_front(WINDOW, id);
         self.links.set(id, seat);
         self.in_window += 1;
         if self.in_window > self.window_limit() {
             if let Some(oldest) = self.links.back(WINDOW) {
-                let asked = self.leave_window(oldest);
-                self.promote(oldest, asked);
+                let asked = self.leave_window(oldest, uses);
+                self.promote(oldest, asked, uses);
             }
         }
     }
 
-    fn touch(&mut self, id: u32) {
-        self.touch_shared(id);
+    /// Only ids that are not in it have no byte.
+    fn touch(&mut self, _: u32) {}
+
+    fn remove(&mut self, id: u32, uses: &mut Uses) {
+        self.leave(if self.links.get(id).is_in_main() { MAIN } else { WINDOW }, id, uses);
     }
 
-    fn touch_shared(&self, id: u32) {
-        self.uses.mark(id);
-    }
-
-    fn remove(&mut self, id: u32) {
-        self.leave(if self.links.get(id).is_in_main() { MAIN } else { WINDOW }, id);
-    }
-
-    fn evict(&mut self) -> Option<u32> {
+    fn evict(&mut self, uses: &mut Uses) -> Option<u32> {
         let candidate = self.links.back(WINDOW).filter(|_| self.in_window >= self.window_limit());
-        let victim = self.unused_in_main();
+        let victim = self.unused_in_main(uses);
         let Some(candidate) = candidate else {
             let victim = victim.or_else(|| self.links.back(MAIN))?;
-            return Some(self.lose(MAIN, victim));
+            return Some(self.lose(MAIN, victim, uses));
         };
-        let asked = self.leave_window(candidate);
-        let worth = victim.map_or(0, |victim| self.worth(victim));
+        let asked = self.leave_window(candidate, uses);
+        let worth = victim.map_or(0, |victim| self.worth(victim, uses));
         match victim {
             Some(victim) if self.is_admitted(asked, worth) => {
-                self.promote(candidate, asked);
-                Some(self.lose(MAIN, victim))
+                self.promote(candidate, asked, uses);
+                Some(self.lose(MAIN, victim, uses))
             }
-            _ => Some(self.lose(WINDOW, candidate)),
+            _ => Some(self.lose(WINDOW, candidate, uses)),
         }
     }
 
@@ -322,8 +317,7 @@ impl Order for Adaptive {
     }
 
     fn clear(&mut self) {
-        let Self { uses, links, in_window, in_main, share, lost, sketch, .. } = self;
-        uses.clear();
+        let Self { links, in_window, in_main, share, lost, sketch, .. } = self;
         links.clear();
         (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
         lost.clear();

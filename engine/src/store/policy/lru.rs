@@ -2,6 +2,7 @@
 
 use super::super::links::Links;
 use super::Order;
+use super::uses::Uses;
 
 /// Exact least-recently-used order of ids. Every operation is constant time, a walk goes from the newest to the oldest.
 pub(crate) struct Lru {
@@ -23,7 +24,7 @@ impl Lru {
 }
 
 impl Order for Lru {
-    fn insert(&mut self, id: u32, _: u64) {
+    fn insert(&mut self, id: u32, _: u64, _: &mut Uses) {
         self.links.push_front(HEAD, id);
     }
 
@@ -31,14 +32,11 @@ impl Order for Lru {
         self.links.move_front(HEAD, id);
     }
 
-    /// Moving is not for those who share.
-    fn touch_shared(&self, _: u32) {}
-
-    fn remove(&mut self, id: u32) {
+    fn remove(&mut self, id: u32, _: &mut Uses) {
         self.links.unlink(id);
     }
 
-    fn evict(&mut self) -> Option<u32> {
+    fn evict(&mut self, _: &mut Uses) -> Option<u32> {
         let oldest = self.links.back(HEAD)?;
         self.links.unlink(oldest);
         Some(oldest)

@@ -11,6 +11,7 @@ mod uses;
 
 use adaptive::Adaptive;
 use lru::Lru;
+use uses::Uses;
 
 /// Which live entry goes when room is needed. Whatever it says, expired entries go first.
 ///
@@ -39,22 +40,20 @@ pub enum Policy {
     Adaptive,
 }
 
-/// An order of ids, kept by what it is told of them. It knows ids only, and the hashes of their keys.
-pub(super) trait Order {
+/// An order of ids, kept by what it is told of them. It knows ids only, and the hashes of their keys, and may keep a byte of
+/// uses for each id: uses of ids that have one are marked there.
+trait Order {
     /// A new id, whose key has this hash.
-    fn insert(&mut self, id: u32, hash: u64);
+    fn insert(&mut self, id: u32, hash: u64, uses: &mut Uses);
 
-    /// The id was used.
+    /// The id, which has no byte, was used.
     fn touch(&mut self, id: u32);
 
-    /// The id was used, says somebody who shares the order with others. An order that has to move it ignores that.
-    fn touch_shared(&self, id: u32);
-
     /// The id, which is in the order, is gone.
-    fn remove(&mut self, id: u32);
+    fn remove(&mut self, id: u32, uses: &mut Uses);
 
     /// Takes out the id that should go next.
-    fn evict(&mut self) -> Option<u32>;
+    fn evict(&mut self, uses: &mut Uses) -> Option<u32>;
 
     /// The first id of a walk over all.
     fn first(&self) -> Option<u32>;
@@ -70,18 +69,62 @@ pub(super) trait Order {
 }
 
 /// The order that a [`Policy`] names.
-pub(super) enum Ordering {
+#[repr(C)] // first what a read looks at
+pub(super) struct Ordering {
+    uses: Uses,
+    of: Kind,
+}
+
+enum Kind {
     Lru(Lru),
     Adaptive(Adaptive),
+}
+
+macro_rules! delegate {
+    ($of:expr, $order:ident => $call:expr) => {
+        match $of {
+            Kind::Lru($order) => $call,
+            Kind::Adaptive($order) => $call,
+        }
+    };
 }
 
 impl Ordering {
     /// An empty order of the ids `0..ids`. Allocates nothing until the first is inserted.
     pub(super) fn new(policy: Policy, ids: usize) -> Self {
-        match policy {
-            Policy::Lru => Self::Lru(Lru::new(ids)),
-            Policy::Adaptive => Self::Adaptive(Adaptive::new(ids)),
+        let of = match policy {
+            Policy::Lru => Kind::Lru(Lru::new(ids)),
+            Policy::Adaptive => Kind::Adaptive(Adaptive::new(ids)),
+        };
+        Self { uses: Uses::default(), of }
+    }
+
+    /// A new id, whose key has this hash.
+    pub(super) fn insert(&mut self, id: u32, hash: u64) {
+        delegate!(&mut self.of, order => order.insert(id, hash, &mut self.uses));
+    }
+
+    /// The id was used.
+    #[inline]
+    pub(super) fn touch(&mut self, id: u32) {
+        if !self.uses.mark(id) {
+            delegate!(&mut self.of, order => order.touch(id));
         }
+    }
+
+    /// The id was used, says somebody who shares the order with others. An order that has to move it ignores that.
+    pub(super) fn touch_shared(&self, id: u32) {
+        self.uses.mark(id);
+    }
+
+    /// The id, which is in the order, is gone.
+    pub(super) fn remove(&mut self, id: u32) {
+        delegate!(&mut self.of, order => order.remove(id, &mut self.uses));
+    }
+
+    /// Takes out the id that should go next.
+    pub(super) fn evict(&mut self) -> Option<u32> {
+        delegate!(&mut self.of, order => order.evict(&mut self.uses))
     }
 
     /// Every id.
@@ -89,58 +132,38 @@ impl Ordering {
         core::iter::successors(self.first(), |&id| self.after(id))
     }
 
+    /// The first id of a walk over all.
+    pub(super) fn first(&self) -> Option<u32> {
+        delegate!(&self.of, order => order.first())
+    }
+
+    /// The id after `id` in that walk.
+    pub(super) fn after(&self, id: u32) -> Option<u32> {
+        delegate!(&self.of, order => order.after(id))
+    }
+
+    /// Forgets all ids. Keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.uses.clear();
+        delegate!(&mut self.of, order => order.clear());
+    }
+
+    /// Panics where something is damaged.
+    pub(super) fn validate(&self) {
+        delegate!(&self.of, order => order.validate());
+    }
+
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        match self {
-            Self::Lru(order) => order.capacity(),
-            Self::Adaptive(order) => order.capacity(),
+        delegate!(&self.of, order => order.capacity())
+    }
+
+    /// How often an id of the main part was counted lately.
+    #[cfg(test)]
+    fn counted(&self, id: u32) -> u8 {
+        match &self.of {
+            Kind::Lru(_) => 0,
+            Kind::Adaptive(order) => order.counted(id, &self.uses),
         }
-    }
-}
-
-macro_rules! delegate {
-    ($self:ident, $order:ident => $call:expr) => {
-        match $self {
-            Self::Lru($order) => $call,
-            Self::Adaptive($order) => $call,
-        }
-    };
-}
-
-impl Order for Ordering {
-    fn insert(&mut self, id: u32, hash: u64) {
-        delegate!(self, order => order.insert(id, hash));
-    }
-
-    fn touch(&mut self, id: u32) {
-        delegate!(self, order => order.touch(id));
-    }
-
-    fn touch_shared(&self, id: u32) {
-        delegate!(self, order => order.touch_shared(id));
-    }
-
-    fn remove(&mut self, id: u32) {
-        delegate!(self, order => order.remove(id));
-    }
-
-    fn evict(&mut self) -> Option<u32> {
-        delegate!(self, order => order.evict())
-    }
-
-    fn first(&self) -> Option<u32> {
-        delegate!(self, order => order.first())
-    }
-
-    fn after(&self, id: u32) -> Option<u32> {
-        delegate!(self, order => order.after(id))
-    }
-
-    fn clear(&mut self) {
-        delegate!(self, order => order.clear());
-    }
-
-    fn validate(&self) {
-        delegate!(self, order => order.validate());
     }
 }

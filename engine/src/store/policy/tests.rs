@@ -1,6 +1,5 @@
 //! The adaptive order: against a textbook version of itself in vectors, every way of an entry, and what it is for.
 
-use super::adaptive::Adaptive;
 use super::age::Age;
 use super::ghosts::Ghosts;
 use super::sketch::Sketch;
@@ -165,7 +164,7 @@ impl Textbook {
         let asked = self.leave_window(candidate, used, hash_of);
         if let Some(victim) = victim {
             let count = self.main.last().map_or(0, |last| self.count(last));
-            let estimate = self.sketch.count(print(hash_of(victim)), 0, self.age.halvings());
+            let estimate = self.sketch.estimate(print(hash_of(victim)), self.age.halvings());
             let is_lucky = |random: &mut fastrand::Rng| asked > 5 && random.u32(..128) == 0;
             if u32::from(asked) > count.max(estimate.into()) || is_lucky(&mut self.random) {
                 self.promote(asked);
@@ -214,8 +213,7 @@ impl Both {
 
     /// Of the textbook's residents, as the order has them.
     fn counts(&self) -> Vec<u32> {
-        let Ordering::Adaptive(order) = &self.order else { return Vec::new() };
-        self.textbook.main.iter().map(|resident| order.counted(resident.id).into()).collect()
+        self.textbook.main.iter().map(|resident| self.order.counted(resident.id).into()).collect()
     }
 
     fn remove(&mut self, id: u32) {
@@ -322,7 +320,7 @@ fn the_window_grows_where_only_what_is_new_is_asked_for_again() {
 
 #[test]
 fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
-    let mut order = Adaptive::new(1000);
+    let mut order = Ordering::new(Policy::Adaptive, 1000);
     for id in 0..1000 {
         order.insert(id, hash(id, 0));
     }
@@ -342,7 +340,7 @@ fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
 #[test]
 fn what_was_asked_for_often_is_forgotten_during_a_scan_for_good() {
     const IDS: u32 = 100;
-    let mut order = Adaptive::new(IDS as usize);
+    let mut order = Ordering::new(Policy::Adaptive, IDS as usize);
     (0..IDS).for_each(|id| order.insert(id, hash(id, 0)));
     // Ten turns in which all of the main part is asked for and passed.
     for _ in 0..10 {
@@ -352,7 +350,7 @@ fn what_was_asked_for_often_is_forgotten_during_a_scan_for_good() {
             order.insert(id, hash(id, 0));
         }
     }
-    let often = |order: &Adaptive| (0..IDS).filter(|id| order.counted(*id) >= 4).count();
+    let often = |order: &Ordering| (0..IDS).filter(|id| order.counted(*id) >= 4).count();
     assert!(often(&order) > 40, "{}", often(&order));
     let mut forgotten = None;
     for turn in 0..IDS * 10 * 20 {

@@ -1,7 +1,6 @@
 //! How often each id that is held was used lately.
 
-use super::super::slab::make_space;
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// The most that is counted, as in the sketch.
@@ -18,29 +17,23 @@ const COUNT: u8 = 0x0F;
 /// A count is halved with those of the [`Sketch`](super::sketch::Sketch), when it is next looked at. Its three bits of age
 /// say how often that is, as long as somebody looks before it should have been halved eight times:
 /// [`refresh`](Self::refresh) does.
+#[derive(Default)]
 pub(super) struct Uses {
-    bytes: Vec<AtomicU8>,
-    /// Whom to refresh next.
-    next: usize,
-    limit: usize,
+    bytes: Box<[AtomicU8]>,
 }
 
 impl Uses {
-    /// For the ids `0..ids`. Allocates nothing yet.
-    pub(super) const fn new(ids: usize) -> Self {
-        Self { bytes: Vec::new(), next: 0, limit: ids }
-    }
-
-    /// The id was used, says somebody who may share this with others: if two set a mark at once, it is set.
+    /// The id was used, says somebody who may share this with others: if two set a mark at once, it is set. Whether the id has
+    /// a byte for that.
     #[inline]
-    pub(super) fn mark(&self, id: u32) {
-        if let Some(byte) = self.bytes.get(id as usize) {
-            let before = byte.load(Relaxed);
-            // A line that nobody writes to is in every processor's cache.
-            if before & MARK == 0 {
-                byte.store(before | MARK, Relaxed);
-            }
+    pub(super) fn mark(&self, id: u32) -> bool {
+        let Some(byte) = self.bytes.get(id as usize) else { return false };
+        let before = byte.load(Relaxed);
+        // A line that nobody writes to is in every processor's cache.
+        if before & MARK == 0 {
+            byte.store(before | MARK, Relaxed);
         }
+        true
     }
 
     pub(super) fn is_marked(&self, id: u32) -> bool {
@@ -67,40 +60,43 @@ impl Uses {
     /// Sets the count of an id, and takes its mark.
     #[inline]
     pub(super) fn set(&mut self, id: u32, count: u8, halvings: u8) {
-        if self.bytes.len() <= id as usize {
-            self.grow(id);
-        }
         if let Some(byte) = self.bytes.get_mut(id as usize).map(AtomicU8::get_mut) {
             *byte = unmarked(count.min(MOST), halvings);
         }
     }
 
-    /// Halves the count of one id, the next each time, as often as it is due. Called once for each id that comes in, it
-    /// looks at every id before everything should have been halved four times more, though each search counts all that
-    /// it may: 16 ids passed and 2 for the newcomer, in samples of 10 for each entry.
+    /// Makes a byte for an id, and for all before it, of `ids` that there can be.
     #[inline]
-    pub(super) fn refresh(&mut self, halvings: u8) {
-        self.next = if self.next < self.bytes.len() { self.next } else { 0 };
-        if let Some(byte) = self.bytes.get_mut(self.next).map(AtomicU8::get_mut) {
-            if *byte >> 4 & 7 != halvings & 7 {
-                *byte = *byte & MARK | unmarked(count(*byte, halvings), halvings);
-            }
+    pub(super) fn reach(&mut self, id: u32, ids: usize) {
+        if self.bytes.len() <= id as usize {
+            self.grow(id, ids);
         }
-        self.next += 1;
+    }
+
+    /// Halves the count of an id as often as it is due. Who does that with the next id each time that one comes in has come by
+    /// all before everything should have been halved four times more, though each search counts all that it may: 16 ids
+    /// passed and 2 for the newcomer, in samples of 10 for each entry. The answer is the next id.
+    #[inline]
+    pub(super) fn refresh(&mut self, id: u32, halvings: u8) -> u32 {
+        let Some(byte) = self.bytes.get_mut(id as usize).map(AtomicU8::get_mut) else { return 0 };
+        if (*byte ^ halvings << 4) & AGE != 0 {
+            *byte = *byte & MARK | unmarked(count(*byte, halvings), halvings);
+        }
+        id + 1
     }
 
     /// Forgets all. Keeps the memory.
     pub(super) fn clear(&mut self) {
-        self.bytes.clear();
+        self.bytes.iter_mut().for_each(|byte| *byte.get_mut() = 0);
     }
 
-    /// For an id that is greater than all before.
     #[cold]
-    fn grow(&mut self, id: u32) {
-        while self.bytes.len() <= id as usize {
-            make_space(&mut self.bytes, self.limit);
-            self.bytes.push(AtomicU8::new(0));
-        }
+    fn grow(&mut self, id: u32, ids: usize) {
+        let mut bytes = core::mem::take(&mut self.bytes).into_vec();
+        let length = bytes.len().saturating_mul(2).clamp(4, ids.max(4)).max(id as usize + 1);
+        bytes.reserve_exact(length - bytes.len());
+        bytes.resize_with(length, AtomicU8::default);
+        self.bytes = bytes.into_boxed_slice();
     }
 }
 
@@ -117,8 +113,8 @@ mod tests {
     use super::*;
 
     fn uses() -> Uses {
-        let mut uses = Uses::new(100);
-        (0..10).for_each(|id| uses.set(id, 0, 0));
+        let mut uses = Uses::default();
+        uses.reach(9, 10);
         uses
     }
 
@@ -143,14 +139,28 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_was_never_set_is_not_used() {
+    fn an_id_without_a_byte_is_not_used() {
         let mut uses = uses();
-        uses.mark(50);
+        assert!(!uses.mark(50));
+        uses.set(50, 3, 0);
         assert_eq!((uses.is_marked(50), uses.count(50, 0), uses.pass(50, 0)), (false, 0, false));
+        uses.reach(50, 60);
+        assert!(uses.mark(50));
         uses.set(50, 3, 0);
         assert_eq!((uses.count(50, 0), uses.count(49, 0)), (3, 0));
         uses.clear();
         assert_eq!(uses.count(50, 0), 0);
+    }
+
+    #[test]
+    fn bytes_are_made_for_twice_as_many_ids_but_not_for_more_than_there_can_be() {
+        let mut uses = Uses::default();
+        for (id, ids, expected) in
+            [(0, 100, 4), (3, 100, 4), (4, 100, 8), (30, 100, 31), (31, 100, 62), (99, 100, 100)]
+        {
+            uses.reach(id, ids);
+            assert_eq!(uses.bytes.len(), expected, "{id}");
+        }
     }
 
     #[test]
@@ -175,7 +185,8 @@ mod tests {
         uses.set(3, 15, 0);
         uses.mark(3);
         for halvings in 0..=8 {
-            (0..10).for_each(|_| uses.refresh(halvings));
+            assert_eq!((0..10).fold(0, |id, _| uses.refresh(id, halvings)), 10);
+            assert_eq!(uses.refresh(10, halvings), 0, "and begin anew");
         }
         assert_eq!((uses.count(3, 8), uses.is_marked(3)), (0, true), "the mark stays");
         let mut late = self::uses();
