@@ -297,8 +297,10 @@ impl Order for Adaptive {
             return Some(self.lose(MAIN, victim, uses));
         };
         let asked = self.leave_window(candidate, uses);
-        let worth = victim.map_or(0, |victim| self.worth(victim, uses));
-        match victim {
+        // Who was not asked for before beats nobody.
+        let rival = victim.filter(|_| asked > 0);
+        let worth = rival.map_or(0, |victim| self.worth(victim, uses));
+        match rival {
             Some(victim) if self.is_admitted(asked, worth) => {
                 self.promote(candidate, asked, uses);
                 Some(self.lose(MAIN, victim, uses))
