@@ -71,7 +71,8 @@
 //! Reads, writes, renewals and removals are constant time and do at most a fixed number of steps of other work: no
 //! number of entries that expire at once makes an operation wait for all of them. What is not constant: `clear`,
 //! `remove_if` and dropping the store visit every entry, a heavy value under `max_bytes` evicts as many light ones
-//! as it displaces, and growth is amortised (the index rehashes stored hashes, never keys). A hit allocates nothing;
+//! as it displaces, and growth is amortised (the index rehashes stored hashes, never keys; so it does where those that were
+//! removed have filled it with marks, which takes many times as many removals as it has places). A hit allocates nothing;
 //! an insert allocates only where the slab, the lists or the index grow to a new high-water mark.
 //!
 //! An entry costs [`ENTRY_OVERHEAD`] bytes beyond its key and value.
@@ -117,8 +118,8 @@ use weights::Weights;
 use wheel::Wheel;
 
 /// Bytes that the store spends per entry beyond the key and the value at most, 52: 16 in the slab (hash, deadline), 8 for
-/// the weight, 8 in the order of use, 8 in the timer wheel, and about 12 in the index (5 per place, of which 7/24 to 7/12
-/// are used).
+/// the weight, 8 in the order of use, 8 in the timer wheel, and about 12 in the index (9 to 17: 5 per place, of which
+/// 7/24 to 7/12 are used).
 ///
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
 /// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 16 to 24.
