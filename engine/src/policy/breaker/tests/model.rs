@@ -291,6 +291,28 @@ fn compare(breaker: &Breaker, model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Has the server answer at once from now on, until the breaker closes: a probe that was lost, the open time, a trial.
+fn recover(breaker: &mut Breaker, start: Instant, traffic: bool) -> Instant {
+    let mut now = start;
+    for _ in 0..4 {
+        // Once closed, another slow call of before may open it: when there are enough calls to judge by.
+        if breaker.state() == BreakerState::Closed {
+            break;
+        }
+        now = breaker.poll_timeout().map_or(now, |due| due.max(now));
+        breaker.handle_timeout(now);
+        if let Some(probe) = breaker.poll_probe() {
+            breaker.record(now, probe, Verdict::Success, Duration::ZERO);
+        }
+        for _ in 0..if traffic { breaker.config.half_open_permits } else { 0 } {
+            if let Some(permit) = breaker.admit(now) {
+                breaker.record(now, permit, Verdict::Success, Duration::ZERO);
+            }
+        }
+    }
+    now
+}
+
 proptest! {
     #[test]
     fn behaves_like_the_naive_model(config in configs(), seed: u64, events in events()) {
@@ -302,20 +324,7 @@ proptest! {
     #[test]
     fn no_history_can_wedge_it(config in configs(), seed: u64, events in events(), traffic: bool) {
         let (mut breaker, start) = run(config, seed, &events)?;
-        let mut now = start;
-        // A probe that was lost, the open time, a trial.
-        for _ in 0..4 {
-            now = breaker.poll_timeout().map_or(now, |due| due.max(now));
-            breaker.handle_timeout(now);
-            if let Some(probe) = breaker.poll_probe() {
-                breaker.record(now, probe, Verdict::Success, Duration::ZERO);
-            }
-            for _ in 0..if traffic { config.half_open_permits } else { 0 } {
-                if let Some(permit) = breaker.admit(now) {
-                    breaker.record(now, permit, Verdict::Success, Duration::ZERO);
-                }
-            }
-        }
+        let now = recover(&mut breaker, start, traffic);
         prop_assert_eq!(breaker.state(), BreakerState::Closed);
         let bound = config.open_for_cap * (100 + config.jitter_percent) / 100 + config.half_open_timeout * 3;
         prop_assert!(now.saturating_since(start) <= bound, "{:?}", breaker);
@@ -328,4 +337,24 @@ proptest! {
         prop_assert_eq!(a.view(), b.view());
         prop_assert_eq!(a.poll_timeout(), b.poll_timeout());
     }
+}
+
+/// Closed all along, and one good answer short of as many calls as it takes to judge the slow one by.
+#[test]
+fn regression_a_slow_call_of_before_may_open_a_closed_breaker() {
+    let config = BreakerConfig {
+        failure_threshold: 3,
+        slow_call_after: Some(Duration::from_millis(50)),
+        slow_call_rate_percent: 1,
+        minimum_calls: 3,
+        ..BreakerConfig::default()
+    };
+    let slow = [Event::Admit, Event::Record(0, Verdict::Success, 50), Event::Failure];
+    let (mut breaker, now) = run(config, 0, &slow).expect("as the model");
+    assert_eq!((breaker.state(), recover(&mut breaker, now, true)), (BreakerState::Closed, now));
+    let permit = breaker.admit(now).expect("closed");
+    breaker.record(now, permit, Verdict::Success, Duration::ZERO);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    recover(&mut breaker, now, true);
+    assert_eq!(breaker.state(), BreakerState::Closed);
 }
