@@ -75,7 +75,7 @@ impl<K, V, S> Store<K, V, S> {
         self.make_bytes(bytes);
         let id = self.slab.insert(entry);
         if self.len() >= self.index_room.min(self.index.capacity()) {
-            self.renew_index();
+            self.renew_index(); // from the order, where the newcomer is not yet
         }
         self.index.insert_unique(hash, id, |&id| self.slab.hash_of(id));
         self.order.insert(id, hash);
@@ -99,7 +99,8 @@ impl<K, V, S> Store<K, V, S> {
         }
         let places = self.index_room.saturating_add(self.index_room / 2);
         let hash = |id: &u32| self.slab.hash_of(*id);
-        for id in core::mem::replace(&mut self.index, HashTable::with_capacity(places)) {
+        self.index = HashTable::with_capacity(places);
+        for id in self.order.iter() {
             self.index.insert_unique(hash(&id), id, hash);
         }
     }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// The most that is counted, as in the sketch.
-pub(super) const MOST: u8 = 15;
+const MOST: u8 = 15;
 
 /// What a byte says: whether the id was used since it was last passed, how often the count had been halved, modulo 8, and
 /// the count.
@@ -73,9 +73,12 @@ impl Uses {
         }
     }
 
-    /// Halves the count of an id as often as it is due. Who does that with the next id each time that one comes in has come by
-    /// all before everything should have been halved four times more, though each search counts all that it may: 16 ids
-    /// passed and 2 for the newcomer, in samples of 10 for each entry. The answer is the next id.
+    /// Halves the count of an id as often as it is due. The answer is the next id.
+    ///
+    /// Who does that each time that an id comes in has come by all before everything should have been halved four times more:
+    /// counted are 20 then at most (16 ids passed, 2 for who leaves the window to go and 2 to stay), in samples of 10 for
+    /// each entry, and there are at most twice as many bytes as entries. In a cache that has lost most of its entries
+    /// it may take longer, and some count then seem younger than it is.
     #[inline]
     pub(super) fn refresh(&mut self, id: u32, halvings: u8) -> u32 {
         let Some(byte) = self.bytes.get_mut(id as usize).map(AtomicU8::get_mut) else { return 0 };
