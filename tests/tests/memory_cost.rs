@@ -58,8 +58,8 @@ where
     held(&region) / count as f64 - payload as f64
 }
 
-/// In sizes that suit the index least and best: just over those for which it doubles, and just below. And as well when many
-/// entries have come and gone as when the cache has just been filled.
+/// In sizes that suit the index of one shard least and best: just over those for which it doubles, and just below. And as well
+/// when many entries have come and gone as when the cache has just been filled.
 fn an_entry_costs_what_it_is_said_to() {
     const HOUR: Ttl = Ttl::After(std::time::Duration::from_secs(3_600));
     let number = |number| (number, number);

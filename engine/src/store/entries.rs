@@ -88,18 +88,23 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// Makes the index anew where it holds as many entries as it was made for, then for twice as many, or where those that
-    /// were removed have left so many marks behind that no place is without one.
+    /// were removed have left so many marks behind that these and the entries fill all the places that may be filled.
     ///
     /// It has half as many places more than it needs, so that it has hardly any of these marks, and nearly every search ends
     /// with the first few places that it looks at. A table that grows by itself becomes twice as large for its marks.
     #[cold]
     fn renew_index(&mut self) {
-        if self.len() >= self.index_room {
+        let grows = self.len() >= self.index_room;
+        if grows {
             self.index_room = self.len().saturating_mul(2).clamp(4, self.capacity.max(4));
         }
-        let places = self.index_room.saturating_add(self.index_room / 2);
+        // A table without entries keeps its marks when it is cleared.
+        if grows || self.index.is_empty() {
+            self.index = HashTable::with_capacity(self.index_room.saturating_add(self.index_room / 2));
+        } else {
+            self.index.clear();
+        }
         let hash = |id: &u32| self.slab.hash_of(*id);
-        self.index = HashTable::with_capacity(places);
         for id in self.order.iter() {
             self.index.insert_unique(hash(&id), id, hash);
         }

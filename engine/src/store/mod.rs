@@ -39,8 +39,9 @@
 //! copy it first.
 //!
 //! Processors share memory by the line, and one that has to fetch what another has written waits as long as a look-up takes. So
-//! what operations write lies at the front, where a driver's lock is, whose line whoever locks it has fetched; what they
-//! only read lies apart, and is fetched while that is under way. Nothing is written that is the same already.
+//! what nearly every operation writes, the counters and the time, lies at the front, where a driver's lock is, whose line
+//! whoever locks it has fetched; what a read only looks at lies on another, and is fetched while that is under way; what
+//! is written where an entry comes or goes lies behind that. Nothing is written that is the same already.
 //!
 //! # Life of an entry
 //!
@@ -117,14 +118,14 @@ pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
 
-/// Bytes that the store spends per entry beyond the key and the value at most, 52: 16 in the slab (hash, deadline), 8 for
-/// the weight, 8 in the order of use, 8 in the timer wheel, and about 12 in the index (9 to 17: 5 per place, of which
-/// 7/24 to 7/12 are used).
+/// Bytes that a store spends per entry beyond the key and the value at most when it is full of `max_entries`, 57: 16 in the
+/// slab (hash, deadline), 8 for the weight, 8 in the order of use, 8 in the timer wheel, and 9 to 17 in the index (5 per
+/// place, of which 7/24 to 7/12 are used).
 ///
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
 /// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 16 to 24.
 pub const ENTRY_OVERHEAD: u64 =
-    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 12) as u64;
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 17) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -166,7 +167,8 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     // On the fourth, after what the wheel needs where there are deadlines, what else is written to set a value.
     wheel: Wheel,
     weights: Weights,
-    // On the fifth, with the slab's array at its beginning and the uses at its end, all that a read looks at.
+    // On the fifth, with the slab's array at its beginning and the uses at its end, all that a read looks at; under LRU it
+    // looks at the list behind that as well.
     slab: Slab<K, V>,
     index: HashTable<u32>,
     order: Ordering,

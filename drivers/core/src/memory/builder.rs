@@ -113,7 +113,7 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
     }
 
     /// Which live entry goes when room is needed. Default [`Policy::Lru`]; large caches do better with
-    /// [`Policy::Adaptive`], for 8 KiB of counters more.
+    /// [`Policy::Adaptive`], for 16 to 24 bytes more for each entry.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self

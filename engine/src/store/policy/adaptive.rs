@@ -319,9 +319,10 @@ impl Order for Adaptive {
     }
 
     fn clear(&mut self) {
-        let Self { links, in_window, in_main, share, lost, sketch, .. } = self;
+        let Self { links, in_window, in_main, share, age, lost, sketch, .. } = self;
         links.clear();
         (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
+        *age = Age::default();
         lost.clear();
         sketch.clear();
     }

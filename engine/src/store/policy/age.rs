@@ -15,8 +15,10 @@ impl Age {
     /// So many requests were counted, in a cache of so many entries.
     pub(super) fn count(&mut self, times: usize, entries: usize) {
         self.counted += times;
-        if self.counted >= entries.saturating_mul(SAMPLE_PER_ENTRY).max(64) {
-            self.counted /= 2;
+        let sample = entries.saturating_mul(SAMPLE_PER_ENTRY).max(64);
+        if self.counted >= sample {
+            // Of a cache that was larger before, no more than half a sample: or everything would be halved again at once.
+            self.counted = (self.counted / 2).min(sample / 2);
             self.halvings = self.halvings.wrapping_add(1);
         }
     }
@@ -41,9 +43,8 @@ mod tests {
         assert_eq!([halvings_after(999, 100), halvings_after(1, 100)], [0, 1]);
         // What was counted before is halved as well: half as much again, then.
         assert_eq!([halvings_after(499, 100), halvings_after(1, 100)], [1, 2]);
-        // A small cache would have hardly counted anything.
-        assert_eq!([halvings_after(0, 1), halvings_after(0, 1), halvings_after(0, 1)], [3, 4, 5]);
-        assert_eq!([halvings_after(0, 1), halvings_after(1, 1), halvings_after(0, 1)], [5, 5, 5]);
+        // In a small cache after 64, and once for what was counted in a large one.
+        assert_eq!([halvings_after(0, 1), halvings_after(31, 1), halvings_after(1, 1)], [3, 3, 4]);
     }
 
     #[test]

@@ -75,9 +75,10 @@ impl Uses {
 
     /// Halves the count of an id as often as it is due. The answer is the next id.
     ///
-    /// Who does that each time that an id comes in has come by all before everything should have been halved four times more:
-    /// counted are 20 then at most (16 ids passed, 2 for who leaves the window to go and 2 to stay), in samples of 10 for
-    /// each entry, and there are at most twice as many bytes as entries. In a cache that has lost most of its entries
+    /// Who does that each time that an id comes in comes by each in time. Between two looks at an entry of the main part every
+    /// other is passed once at most: if it has a mark, it gets its age anew when it is passed itself, and if it has none, it
+    /// ends each search until it goes. Besides, 4 are counted for each that comes in. With at most twice as many bytes as
+    /// entries that is 9 for each entry, and everything is halved after each 5. In a cache that has lost most of its entries
     /// it may take longer, and some count then seem younger than it is.
     #[inline]
     pub(super) fn refresh(&mut self, id: u32, halvings: u8) -> u32 {

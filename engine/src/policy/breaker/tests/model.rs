@@ -328,6 +328,16 @@ proptest! {
         prop_assert_eq!(breaker.state(), BreakerState::Closed);
         let bound = config.open_for_cap * (100 + config.jitter_percent) / 100 + config.half_open_timeout * 3;
         prop_assert!(now.saturating_since(start) <= bound, "{:?}", breaker);
+        // What was counted before may open it once more, when there are enough calls to judge by, and that is all.
+        let trips = breaker.trips();
+        for _ in 0..16 {
+            if let Some(permit) = breaker.admit(now) {
+                breaker.record(now, permit, Verdict::Success, Duration::ZERO);
+            }
+        }
+        recover(&mut breaker, now, traffic);
+        prop_assert_eq!(breaker.state(), BreakerState::Closed);
+        prop_assert!(breaker.trips() <= trips + 1, "{:?}", breaker);
     }
 
     #[test]
