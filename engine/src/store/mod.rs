@@ -72,8 +72,8 @@
 //! Reads, writes, renewals and removals are constant time and do at most a fixed number of steps of other work: no
 //! number of entries that expire at once makes an operation wait for all of them. What is not constant: `clear`,
 //! `remove_if` and dropping the store visit every entry, a heavy value under `max_bytes` evicts as many light ones
-//! as it displaces, and growth is amortised (the index rehashes stored hashes, never keys; so it does where those that were
-//! removed have filled it with marks, which takes many times as many removals as it has places). A hit allocates nothing;
+//! as it displaces, and growth is amortised (the index rehashes stored hashes, never keys; so it does, in the
+//! memory that it has, where those that were removed have filled it with marks, which is rare). A hit allocates nothing;
 //! an insert allocates only where the slab, the lists or the index grow to a new high-water mark.
 //!
 //! An entry costs [`ENTRY_OVERHEAD`] bytes beyond its key and value.
