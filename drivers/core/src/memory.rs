@@ -90,9 +90,6 @@ struct Inner<K, V, S> {
     next_victim: AtomicUsize,
 }
 
-/// The entry whose value an insert has replaced; its key is the one that came with the new value.
-type Replaced<K, V> = Result<Option<(K, V)>, TooLarge>;
-
 /// What a value comes with.
 #[derive(Clone, Copy)]
 struct Terms {
@@ -181,8 +178,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) -> Result<Option<V>, TooLarge> {
-        let replaced = self.set(key, value, ttl.into().or_default(self.inner.default_ttl))?;
-        Ok(replaced.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Replaced)))
+        self.set(key, value, ttl.into().or_default(self.inner.default_ttl))
     }
 
     /// The value of a key, or that of `make`, which is set with the default time to live. Two callers at once may both
@@ -212,7 +208,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     {
         let hash = self.inner.hasher.hash_one(key);
         let removed = self.change(self.shard(hash), |store| store.remove_hashed(self.now(store), hash, key));
-        removed.map(|(key, value)| self.handed_back(&key, value, RemovalCause::Removed))
+        removed.map(|(key, value)| {
+            self.tell(&key, &value, RemovalCause::Removed);
+            value
+        })
     }
 
     /// Removes all values, shard by shard; the answer is how many there were.
@@ -291,7 +290,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
 
     /// Sets a value; the answer is the one that it replaces.
     #[inline]
-    fn set(&self, key: K, value: V, ttl: Option<Duration>) -> Replaced<K, V> {
+    fn set(&self, mut key: K, mut value: V, ttl: Option<Duration>) -> Result<Option<V>, TooLarge> {
         let bytes = self.weigh(&key, &value);
         let hash = self.inner.hasher.hash_one(&key);
         if bytes > self.inner.max_entry_bytes {
@@ -302,31 +301,42 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
             None if !shard.is_timed() => (Instant::EPOCH, Instant::NEVER),
             _ => self.times(hash, ttl),
         };
-        match shard.replace_hashed(now, hash, &key, value, bytes, deadline) {
-            Ok(old) => Ok(Some((key, old))),
-            Err(value) => {
+        let is_full = |store: &Store<K, V, ()>| match &self.inner.room {
+            Some(room) => room.is_full(),
+            None => store.is_full(),
+        };
+        match shard.exchange_hashed(now, hash, &mut key, &mut value, bytes, deadline, is_full) {
+            Some(cause) => {
+                drop(shard);
+                self.tell(&key, &value, cause);
+                Ok((cause == RemovalCause::Replaced).then_some(value))
+            }
+            None => {
                 let shard = Writing::new(shard, self.inner.room.as_ref());
-                self.set_anew(shard, key, value, Terms { now, hash, bytes, deadline })
+                self.set_with_more(shard, key, value, Terms { now, hash, bytes, deadline })
             }
         }
     }
 
-    /// Sets a value for which more is to be done than to replace one: most overwriting is shorter without.
+    /// Sets a value for which more is to be done than to exchange it for another: most sets are shorter without.
     #[inline(never)]
-    fn set_anew<'a>(
+    fn set_with_more<'a>(
         &'a self,
         mut shard: Writing<'a, K, V>,
         key: K,
         value: V,
         terms: Terms,
-    ) -> Replaced<K, V> {
+    ) -> Result<Option<V>, TooLarge> {
         let Terms { mut now, hash, bytes, deadline } = terms;
         loop {
             match shard.place(now, hash, &key, bytes, deadline) {
                 Ok(place) => {
                     let replaced = place.insert(key, value, bytes, deadline);
                     self.let_go(shard);
-                    return replaced;
+                    return Ok(replaced?.map(|(key, value)| {
+                        self.tell(&key, &value, RemovalCause::Replaced);
+                        value
+                    }));
                 }
                 Err(missing) => {
                     self.let_go(shard);
@@ -391,18 +401,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         let removals = shard.take_removals();
         drop(shard);
         for removal in removals {
-            if let Some(listener) = &self.inner.listener {
-                listener(&removal.key, &removal.value, removal.cause);
-            }
+            self.tell(&removal.key, &removal.value, removal.cause);
         }
     }
 
-    /// Tells the listener of a value that the caller gets.
-    fn handed_back(&self, key: &K, value: V, cause: RemovalCause) -> V {
+    /// Tells the listener of an entry that has ended, with no lock held.
+    fn tell(&self, key: &K, value: &V, cause: RemovalCause) {
         if let Some(listener) = &self.inner.listener {
-            listener(key, &value, cause);
+            listener(key, value, cause);
         }
-        value
     }
 
     fn shard(&self, hash: u64) -> &Shard<K, V> {

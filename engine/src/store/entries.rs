@@ -62,22 +62,18 @@ impl<K, V, S> Store<K, V, S> {
     pub(super) fn admit(&mut self, hash: u64, key: K, value: V, bytes: u64, end: Instant) {
         self.stats.inserts += 1;
         let deadline = self.deadline(end);
-        let entry = Entry { hash, deadline, key, value };
         if is_over(deadline, self.now) {
             self.stats.expired += 1;
-            return self.report(entry, RemovalCause::Expired);
+            return self.report(key, value, RemovalCause::Expired);
         }
         if self.capacity == 0 {
             self.stats.evicted_for_entries += 1;
-            return self.report(entry, RemovalCause::Evicted);
+            return self.report(key, value, RemovalCause::Evicted);
         }
         while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
         self.make_bytes(bytes);
-        let id = self.slab.insert(entry);
-        if self.len() >= self.index_room.min(self.index.capacity()) {
-            self.renew_index(); // from the order, where the newcomer is not yet
-        }
-        self.index.insert_unique(hash, id, |&id| self.slab.hash_of(id));
+        let id = self.slab.insert(Entry { hash, deadline, key, value });
+        self.enter(hash, id);
         self.order.insert(id, hash);
         self.wheel.schedule(id, deadline);
         if let Some(idle) = &mut self.idle {
@@ -85,6 +81,61 @@ impl<K, V, S> Store<K, V, S> {
         }
         self.weigh(id, bytes);
         self.bytes += bytes;
+    }
+
+    /// Takes a new entry in, in the slot of the one that has to go for it: that is in `key` and `value` then, and the answer says
+    /// why it went. `None` where more would have to go, or nobody is there, and nothing has changed.
+    ///
+    /// Key and value change places with those in the slot, and are moved no other time. On the way through a list of what has
+    /// ended, they would be read right after they were written, in pieces of other sizes, which has the processor wait until
+    /// all writes before are done.
+    #[inline(never)]
+    pub(super) fn exchange(
+        &mut self,
+        hash: u64,
+        key: &mut K,
+        value: &mut V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Option<RemovalCause> {
+        if bytes > self.config.max_entry_bytes.min(self.config.max_bytes - self.bytes) {
+            return None;
+        }
+        let id = self.order.evict()?;
+        let entry = self.slab.get_mut(id)?;
+        let cause = self.stats.make_way(Bound::Entries, entry.is_over(self.now));
+        self.stats.inserts += 1;
+        self.steps += 1;
+        core::mem::swap(&mut entry.key, key);
+        core::mem::swap(&mut entry.value, value);
+        entry.deadline = deadline;
+        let old = core::mem::replace(&mut entry.hash, hash);
+        self.strike(old, id);
+        self.enter(hash, id);
+        self.order.insert(id, hash);
+        self.wheel.cancel(id);
+        self.wheel.schedule(id, deadline);
+        self.bytes -= self.weights.get(id);
+        self.weigh(id, bytes);
+        self.bytes += bytes;
+        Some(cause)
+    }
+
+    /// Puts an entry, which is not in the order yet, into the index.
+    #[inline]
+    fn enter(&mut self, hash: u64, id: u32) {
+        if self.len() >= self.index_room.min(self.index.capacity()) {
+            self.renew_index();
+        }
+        self.index.insert_unique(hash, id, |&id| self.slab.hash_of(id));
+    }
+
+    /// Takes an entry, whose key had this hash, out of the index.
+    #[inline]
+    fn strike(&mut self, hash: u64, id: u32) {
+        if let Ok(slot) = self.index.find_entry(hash, |&other| other == id) {
+            slot.remove();
+        }
     }
 
     /// Makes the index anew where it holds as many entries as it was made for, then for twice as many, or where those that
@@ -231,9 +282,7 @@ impl<K, V, S> Store<K, V, S> {
     #[inline]
     fn detach_evicted(&mut self, id: u32) -> Option<Entry<K, V>> {
         let entry = self.slab.remove(id)?;
-        if let Ok(slot) = self.index.find_entry(entry.hash, |&other| other == id) {
-            slot.remove();
-        }
+        self.strike(entry.hash, id);
         self.wheel.cancel(id);
         self.bytes -= self.weights.get(id);
         Some(entry)
@@ -242,13 +291,13 @@ impl<K, V, S> Store<K, V, S> {
     /// Takes the entry out, for whoever wants to know.
     pub(super) fn end(&mut self, id: u32, cause: RemovalCause) {
         if let Some(entry) = self.detach(id) {
-            self.report(entry, cause);
+            self.report(entry.key, entry.value, cause);
         }
     }
 
-    fn report(&mut self, entry: Entry<K, V>, cause: RemovalCause) {
+    pub(super) fn report(&mut self, key: K, value: V, cause: RemovalCause) {
         if let Some(removals) = &mut self.removals {
-            removals.push(Removal { key: entry.key, value: entry.value, cause });
+            removals.push(Removal { key, value, cause });
         }
     }
 
@@ -266,14 +315,8 @@ impl<K, V, S> Store<K, V, S> {
         }
         let Some(entry) = self.order.evict().and_then(|id| self.detach_evicted(id)) else { return false };
         self.steps += 1;
-        // The wheel knows whole ticks only; the victim may have expired within the current one.
-        let (counter, cause) = match bound {
-            _ if entry.is_over(self.now) => (&mut self.stats.expired, RemovalCause::Expired),
-            Bound::Entries => (&mut self.stats.evicted_for_entries, RemovalCause::Evicted),
-            Bound::Bytes => (&mut self.stats.evicted_for_bytes, RemovalCause::Evicted),
-        };
-        *counter += 1;
-        self.report(entry, cause);
+        let cause = self.stats.make_way(bound, entry.is_over(self.now));
+        self.report(entry.key, entry.value, cause);
         true
     }
 

@@ -3,7 +3,7 @@
 //! Who shards keys has to hash them to choose the store. He gives that hash to these, and has none made in here. Stores whose
 //! hashers are clones of one another agree on it; under another hash than [`Store::hash_of`] says, no key is found.
 
-use super::{EntryRef, Place, Store, TooLarge, is_over};
+use super::{EntryRef, Place, RemovalCause, Store, TooLarge, is_over};
 use crate::Instant;
 use hashbrown::Equivalent;
 
@@ -88,41 +88,47 @@ impl<K: Eq, V, S> Store<K, V, S> {
         self.place_hashed(now, hash, &key).insert(key, value, bytes, deadline)
     }
 
-    /// [`insert_hashed`](Self::insert_hashed) of a value in the place of another, where that is all there is to do: no entry
-    /// comes or goes, and the sum of bytes stays. The answer is the value that was there.
+    /// [`insert_hashed`](Self::insert_hashed) where one value comes and one goes, and that is all there is to do. What has gone
+    /// is in `key` and `value` then, and the answer says why:
     ///
-    /// # Errors
+    /// * [`Replaced`](RemovalCause::Replaced): the key's value before, of as many bytes.
+    /// * [`Evicted`](RemovalCause::Evicted) or [`Expired`](RemovalCause::Expired): the entry whose place a new key has got. It is
+    ///   not among those that are [kept](Self::keep_removals). Happens only where `is_full` says of the store that a new
+    ///   entry has to have another's place, and is asked for new keys only.
     ///
-    /// The value comes back, and nothing has changed, where `insert_hashed` would do more: `key` has no live entry, or one
-    /// of other bytes, or the value is over already; something has expired that an insert sweeps; there is a time to idle.
+    /// `None` where an insert would do more, and nothing has changed: there is room; bytes would not stay within their
+    /// bounds whoever goes, or differ from those replaced; what was replaced, or the new value, is over already; something has
+    /// expired that an insert sweeps; there is a time to idle.
     #[inline]
-    pub fn replace_hashed(
+    #[expect(clippy::too_many_arguments, reason = "of an insert, and for registers: see `exchange`")]
+    pub fn exchange_hashed(
         &mut self,
         now: Instant,
         hash: u64,
-        key: &K,
-        value: V,
+        key: &mut K,
+        value: &mut V,
         bytes: u64,
         deadline: Instant,
-    ) -> Result<V, V> {
+        is_full: impl FnOnce(&Self) -> bool,
+    ) -> Option<RemovalCause> {
         let now = self.advance(now);
         if !self.wheel.is_idle(now) || is_over(deadline, now) || self.idle.is_some() {
-            return Err(value);
+            return None;
         }
-        let Some(id) = self.find(hash, key).filter(|id| self.weights.get(*id) == bytes) else {
-            return Err(value);
+        let Some(id) = self.find(hash, &*key) else {
+            return if is_full(self) { self.exchange(hash, key, value, bytes, deadline) } else { None };
         };
-        match self.slab.get_mut(id) {
-            Some(entry) if !entry.is_over(now) => {
-                self.stats.updates += 1;
-                if entry.deadline != deadline {
-                    self.wheel.reschedule(id, core::mem::replace(&mut entry.deadline, deadline), deadline);
-                }
-                self.order.touch(id);
-                Ok(core::mem::replace(&mut entry.value, value))
-            }
-            _ => Err(value),
+        if self.weights.get(id) != bytes {
+            return None;
         }
+        let entry = self.slab.get_mut(id).filter(|entry| !entry.is_over(now))?;
+        self.stats.updates += 1;
+        if entry.deadline != deadline {
+            self.wheel.reschedule(id, core::mem::replace(&mut entry.deadline, deadline), deadline);
+        }
+        self.order.touch(id);
+        core::mem::swap(&mut entry.value, value);
+        Some(RemovalCause::Replaced)
     }
 
     /// Where the value of `key` is, or would be, for a caller who has hashed it already: the first half of an
@@ -221,9 +227,16 @@ mod tests {
             let (mut store, hash) = store(deadline, idle);
             let hash = if key == 1 { hash } else { store.hash_of(&key) };
             let before = (store.len(), store.bytes(), store.stats());
-            let answer = store.replace_hashed(now, hash, &key, 20, bytes, new);
+            let (mut swapped, mut value) = (key, 20);
+            let is_full = |_: &Store<_, _, _>| false;
+            let answer = store.exchange_hashed(now, hash, &mut swapped, &mut value, bytes, new, is_full);
             let case = (deadline, idle, now, key, bytes, new);
-            assert_eq!(answer, if expected { Ok(10) } else { Err(20) }, "{case:?}");
+            let replaced = (Some(RemovalCause::Replaced), key, 10);
+            assert_eq!(
+                (answer, swapped, value),
+                if expected { replaced } else { (None, key, 20) },
+                "{case:?}"
+            );
             let stats = StoreStats { updates: u64::from(expected), ..before.2 };
             assert_eq!((store.len(), store.bytes(), store.stats()), (before.0, before.1, stats), "{case:?}");
             let shown = store.iter().next().map(|entry| (*entry.value, entry.deadline));
@@ -234,14 +247,81 @@ mod tests {
         }
     }
 
+    /// What becomes of key and value, and the answer.
+    fn exchange(
+        store: &mut Store<u32, u32, FixedState>,
+        now: Instant,
+        (mut key, mut value, bytes, deadline): (u32, u32, u64, Instant),
+    ) -> (Option<RemovalCause>, u32, u32) {
+        let hash = store.hash_of(&key);
+        let cause = store.exchange_hashed(now, hash, &mut key, &mut value, bytes, deadline, Store::is_full);
+        (cause, key, value)
+    }
+
     #[test]
     fn what_waits_to_be_swept_is_swept_by_an_insert() {
         let (mut store, hash) = store(NEVER, None);
         store.insert(at(0), 2, 0, 10, at(5)).expect("fits");
-        assert_eq!(store.replace_hashed(at(9_000), hash, &1, 20, 10, NEVER), Err(20));
+        assert_eq!(exchange(&mut store, at(9_000), (1, 20, 10, NEVER)), (None, 1, 20));
         assert_eq!(store.insert_hashed(at(9_000), hash, 1, 20, 10, NEVER), Ok(Some((1, 10))));
         assert_eq!((store.len(), store.stats().expired), (1, 1));
-        assert_eq!(store.replace_hashed(at(9_000), hash, &1, 30, 10, NEVER), Ok(20));
+        let replaced = (Some(RemovalCause::Replaced), 1, 20);
+        assert_eq!(exchange(&mut store, at(9_000), (1, 30, 10, NEVER)), replaced);
+    }
+
+    #[test]
+    fn a_new_key_gets_the_place_of_another_where_there_is_no_room() {
+        let evicted = Some((Some(RemovalCause::Evicted), 1, 10));
+        let expired = Some((Some(RemovalCause::Expired), 1, 10));
+        let idle = Some(Duration::from_secs(1));
+        // How many entries there may be, the bound on an entry's bytes, the first entry's deadline, the time to idle, the time, the new
+        // entry's bytes and deadline, and what has gone: the first of two that hold ten bytes each, of forty that there may be.
+        for (capacity, limit, first, idle, now, bytes, deadline, gone) in [
+            (2, 40, NEVER, None, at(1), 10, NEVER, evicted),
+            (2, 40, NEVER, None, at(1), 20, at(9_000), evicted),
+            (2, 40, at(9_000), None, at(1), 0, NEVER, evicted),
+            // Over, within a tick of the wheel, which knows nothing of it yet; and when it does.
+            (2, 40, at(5), None, at(6), 10, NEVER, expired),
+            (2, 40, at(5), None, at(9_000), 10, NEVER, None),
+            (3, 40, NEVER, None, at(1), 10, NEVER, None),
+            (2, 40, NEVER, None, at(1), 21, NEVER, None),
+            (2, 15, NEVER, None, at(1), 16, NEVER, None),
+            (2, 40, NEVER, None, at(1), 10, at(1), None),
+            (2, 40, NEVER, idle, at(1), 10, NEVER, None),
+        ] {
+            let config = StoreConfig {
+                max_entries: capacity,
+                max_bytes: 40,
+                max_entry_bytes: limit,
+                time_to_idle: idle,
+                ..StoreConfig::default()
+            };
+            let mut store = Store::new(config, FixedState::default(), at(0));
+            store.keep_removals();
+            store.insert(at(0), 1, 10, 10, first).expect("fits");
+            store.insert(at(0), 2, 20, 10, NEVER).expect("fits");
+            let before = (store.len(), store.bytes(), store.stats());
+            let answer = exchange(&mut store, now, (3, 30, bytes, deadline));
+            let case = (capacity, limit, first, idle, now, bytes, deadline);
+            assert_eq!(answer, gone.unwrap_or((None, 3, 30)), "{case:?}");
+            assert!(!store.has_removals(), "the caller has it: {case:?}");
+            if gone.is_some() {
+                let held = store.iter().map(|entry| (*entry.key, *entry.value, entry.bytes, entry.deadline));
+                assert!(held.eq([(3, 30, bytes, deadline), (2, 20, 10, NEVER)]), "{case:?}");
+                assert_eq!(store.bytes(), 10 + bytes, "{case:?}");
+            } else {
+                assert_eq!((store.len(), store.bytes(), store.stats()), before, "{case:?}");
+            }
+            store.debug_validate();
+        }
+    }
+
+    #[test]
+    fn without_anybody_to_go_nothing_is_exchanged() {
+        let config = StoreConfig { max_entries: 0, ..StoreConfig::default() };
+        let mut store = Store::new(config, FixedState::default(), at(0));
+        assert_eq!(exchange(&mut store, at(0), (1, 10, 0, NEVER)), (None, 1, 10));
+        assert_eq!(store.stats(), StoreStats::default());
     }
 
     #[test]

@@ -223,6 +223,13 @@ impl<K, V, S> Store<K, V, S> {
         self.index.is_empty()
     }
 
+    /// Whether a new entry has to have another's place, as many being held as there may be.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.capacity
+    }
+
     /// The sum of the held entries' bytes, as they were given to [`insert`](Self::insert).
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -471,7 +478,29 @@ impl<K: Eq, V, S> Store<K, V, S> {
         K: Hash,
         S: BuildHasher,
     {
-        let replaced = self.insert_hashed(now, self.hash_of(&key), key, value, bytes, deadline)?;
+        let (hash, mut key, mut value) = (self.hash_of(&key), key, value);
+        match self.exchange_hashed(now, hash, &mut key, &mut value, bytes, deadline, Self::is_full) {
+            Some(RemovalCause::Replaced) => Ok(Some(value)),
+            Some(cause) => {
+                self.report(key, value, cause);
+                Ok(None)
+            }
+            None => self.insert_with_more(now, hash, key, value, bytes, deadline),
+        }
+    }
+
+    /// An insert that is more than an exchange, which is shorter without.
+    #[inline(never)]
+    fn insert_with_more(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        key: K,
+        value: V,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Option<V>, TooLarge> {
+        let replaced = self.insert_hashed(now, hash, key, value, bytes, deadline)?;
         Ok(replaced.map(|(_, value)| value))
     }
 

@@ -187,29 +187,54 @@ impl Pair {
         self.store.insert(self.now, item.key, item.value, item.bytes, item.end)
     }
 
-    /// The value that was replaced, if that is all there was to do.
-    fn replace(&mut self, item: &Item) -> Option<u32> {
-        let &Item { key, value, bytes, end, .. } = item;
-        let state = |store: &Store<u8, u32, FixedState>| (store.len(), store.bytes(), store.stats());
-        let (len, sum, stats) = state(&self.store);
-        match self.store.replace_hashed(self.now, self.store.hash_of(&key), &key, value, bytes, end) {
-            Ok(old) => {
-                let stats = StoreStats { updates: stats.updates + 1, ..stats };
-                assert_eq!(state(&self.store), (len, sum, stats), "nothing came or went");
-                Some(old)
+    /// Sets by an exchange, if that is all there is to do: the value that was replaced, if one was.
+    fn exchange(&mut self, item: &Item) -> Option<Option<u32>> {
+        let (mut key, mut value) = (item.key, item.value);
+        let hash = self.store.hash_of(&key);
+        let state = |store: &Store<u8, u32, FixedState>| (store.len(), store.stats());
+        let before = (state(&self.store), self.store.bytes());
+        let cause = self.store.exchange_hashed(
+            self.now,
+            hash,
+            &mut key,
+            &mut value,
+            item.bytes,
+            item.end,
+            Store::is_full,
+        );
+        let (len, mut stats) = before.0;
+        match cause {
+            None => {
+                assert_eq!((key, value), (item.key, item.value), "nothing was exchanged");
+                assert_eq!((state(&self.store), self.store.bytes()), before, "nothing has changed");
+                return None;
             }
-            Err(back) => {
-                assert_eq!((back, state(&self.store)), (value, (len, sum, stats)), "nothing has changed");
-                None
+            Some(RemovalCause::Replaced) => {
+                stats.updates += 1;
+                assert_eq!((key, self.store.bytes()), (item.key, before.1), "nothing came or went");
+            }
+            Some(cause) => {
+                stats.inserts += 1;
+                // It is not among what has ended by other calls.
+                for stats in [&mut stats, &mut self.counted] {
+                    match cause {
+                        RemovalCause::Expired => stats.expired += 1,
+                        _ => stats.evicted_for_entries += 1,
+                    }
+                }
+                assert!(self.store.peek(self.now, &key).is_none(), "{key} has gone");
+                assert!(self.alive.remove(&value), "{value} ended twice");
             }
         }
+        assert_eq!(state(&self.store), (len, stats), "one for one");
+        Some((cause == Some(RemovalCause::Replaced)).then_some(value))
     }
 
     /// Sets, and notes what the answer says of the values.
     fn store_insert(&mut self, item: &Item) -> Result<Option<u32>, TooLarge> {
-        // Every other one as a driver does it: it is replaced, where that is all there is to do, or else inserted.
+        // Every other one as a driver does it: by an exchange, where that is all there is to do, or else by an insert.
         let answer = match item.value % 2 {
-            0 => self.replace(item).map_or_else(|| self.insert_whole(item), |old| Ok(Some(old))),
+            0 => self.exchange(item).map_or_else(|| self.insert_whole(item), Ok),
             _ => self.insert_whole(item),
         };
         if let Ok(old) = answer {

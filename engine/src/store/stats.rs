@@ -1,5 +1,6 @@
 //! What a store has done so far.
 
+use super::{Bound, RemovalCause};
 use core::ops::AddAssign;
 
 /// Counters of a [`Store`](super::Store) since it was made. They never reset; rates are differences.
@@ -42,6 +43,18 @@ impl StoreStats {
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.evicted_for_entries.saturating_add(self.evicted_for_bytes)
+    }
+
+    /// An entry has gone for a bound. It may have expired within the current tick, of which the timer wheel knows nothing.
+    #[inline]
+    pub(super) fn make_way(&mut self, bound: Bound, is_over: bool) -> RemovalCause {
+        let (counter, cause) = match bound {
+            _ if is_over => (&mut self.expired, RemovalCause::Expired),
+            Bound::Entries => (&mut self.evicted_for_entries, RemovalCause::Evicted),
+            Bound::Bytes => (&mut self.evicted_for_bytes, RemovalCause::Evicted),
+        };
+        *counter += 1;
+        cause
     }
 }
 

@@ -136,11 +136,18 @@ impl Both {
     /// Half of the keys as a driver that shards them does it: by their hashes, and with less where less is enough.
     fn set(&mut self, key: u8, bytes: u64, end: Instant) -> Result<Option<u32>, TooLarge> {
         let hash = self.store.hash_of(&key);
-        let replaced = match key % 2 {
-            0 => self.store.replace_hashed(self.now, hash, &key, self.last, bytes, end).ok(),
+        let (mut gone, mut value) = (key, self.last);
+        let cause = match key % 2 {
+            0 => {
+                self.store.exchange_hashed(self.now, hash, &mut gone, &mut value, bytes, end, Store::is_full)
+            }
             _ => None,
         };
-        replaced.map_or_else(|| self.store.insert(self.now, key, self.last, bytes, end), |old| Ok(Some(old)))
+        match cause {
+            Some(RemovalCause::Replaced) => Ok(Some(value)),
+            Some(_) => Ok(None),
+            None => self.store.insert(self.now, key, value, bytes, end),
+        }
     }
 
     fn get(&mut self, key: u8) -> Option<u32> {

@@ -156,6 +156,12 @@ impl Room {
         }
     }
 
+    /// Whether there is no room for one more entry, of which only entries are counted.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        !self.is_weighed && self.entries.load(Ordering::Relaxed) == 0
+    }
+
     fn size_of<K, V>(&self, store: &Store<K, V, ()>) -> Size {
         Size { entries: store.len() as u64, bytes: if self.is_weighed { store.bytes() } else { 0 } }
     }
