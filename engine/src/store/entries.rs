@@ -203,28 +203,24 @@ impl<K, V, S> Store<K, V, S> {
         None
     }
 
-    /// A read that finds a live entry.
+    /// A read that finds a live entry: it is the most recently used now.
     #[inline]
     pub(super) fn hit(&mut self, id: u32) -> Option<&mut V> {
-        self.stats.hits += 1;
-        if self.idle.is_some() { self.prolong(id) } else { self.used(id) }
-    }
-
-    /// A read where there is a time to idle. Apart from other reads, which are shorter without.
-    #[inline(never)]
-    fn prolong(&mut self, id: u32) -> Option<&mut V> {
-        let end = self.idle.as_ref().map_or(Instant::NEVER, |idle| idle.end_of(id));
-        self.set_deadline(id, end);
-        self.used(id)
-    }
-
-    /// The value of an entry, which is the most recently used now.
-    #[inline]
-    fn used(&mut self, id: u32) -> Option<&mut V> {
         // Looked up first: whoever found the id has looked there, too, and nothing has changed since.
         let entry = self.slab.get_mut(id)?;
+        self.stats.hits += 1;
         self.order.touch(id);
         Some(&mut entry.value)
+    }
+
+    /// A [`hit`](Self::hit) of an entry that has a deadline, as all have where there is a time to idle: that begins anew. Apart
+    /// from other hits, which are shorter without.
+    #[inline(never)]
+    pub(super) fn hit_timed(&mut self, id: u32) -> Option<&mut V> {
+        if let Some(idle) = &self.idle {
+            self.set_deadline(id, idle.end_of(id));
+        }
+        self.hit(id)
     }
 
     /// The entry is used, and ends at `end` at the latest. Whether it is still there then.

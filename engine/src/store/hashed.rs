@@ -12,13 +12,6 @@ use hashbrown::Equivalent;
 #[error("the entry's time is over; get_hashed removes it")]
 pub struct Overdue;
 
-/// What a read finds under its key.
-enum Found {
-    Live(u32),
-    Overdue(u32),
-    Nothing,
-}
-
 impl<K: Eq, V, S> Store<K, V, S> {
     /// [`get`](Self::get) for a caller who has hashed the key already, to choose the store by it. Under another hash than
     /// [`hash_of`](Self::hash_of) says, the key is not found.
@@ -50,14 +43,17 @@ impl<K: Eq, V, S> Store<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.look_up(hash, key, now) {
-            Found::Live(id) => Ok(self.hit(id).map(|value| &*value)),
-            Found::Overdue(_) => Err(Overdue),
-            Found::Nothing => {
-                self.stats.misses += 1;
-                Ok(None)
-            }
+        let Some((id, deadline)) = self.find_timed(hash, key) else {
+            self.stats.misses += 1;
+            return Ok(None);
+        };
+        if deadline.is_never() {
+            return Ok(self.hit(id).map(|value| &*value));
         }
+        if is_over(deadline, self.advance(now(deadline))) {
+            return Err(Overdue);
+        }
+        Ok(self.hit_timed(id).map(|value| &*value))
     }
 
     /// All that is known of the live entry of `key`, for a caller who has hashed it already. Leaves recency and
@@ -159,29 +155,27 @@ impl<K: Eq, V, S> Store<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.look_up(hash, key, now) {
-            Found::Live(id) => self.hit(id),
-            Found::Overdue(id) => self.miss(id),
-            Found::Nothing => {
-                self.stats.misses += 1;
-                None
-            }
+        let Some((id, deadline)) = self.find_timed(hash, key) else {
+            self.stats.misses += 1;
+            return None;
+        };
+        if deadline.is_never() {
+            return self.hit(id);
         }
+        if is_over(deadline, self.advance(now(deadline))) {
+            return self.miss(id);
+        }
+        self.hit_timed(id)
     }
 
-    /// What a read finds. Changes nothing but the time.
+    /// The key's entry, and when it ends.
     #[inline]
-    fn look_up<Q>(&mut self, hash: u64, key: &Q, now: impl FnOnce(Instant) -> Instant) -> Found
+    fn find_timed<Q>(&self, hash: u64, key: &Q) -> Option<(u32, Instant)>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let Some(id) = self.find(hash, key) else { return Found::Nothing };
-        let Some(entry) = self.slab.get(id) else { return Found::Nothing };
-        let deadline = entry.deadline;
-        if !deadline.is_never() && is_over(deadline, self.advance(now(deadline))) {
-            return Found::Overdue(id);
-        }
-        Found::Live(id)
+        let id = self.find(hash, key)?;
+        Some((id, self.slab.get(id)?.deadline))
     }
 }
 

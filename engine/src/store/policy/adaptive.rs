@@ -230,16 +230,13 @@ impl Adaptive {
         victim
     }
 
-    /// How often an id of the main part was asked for, about.
-    fn worth(&mut self, id: u32, uses: &Uses) -> u8 {
+    /// Whether a newcomer that was asked for so often may have the place of this id of the main part. The sketch is only looked
+    /// at where the id's own count does not say so already.
+    fn is_admitted(&mut self, newcomer: u8, victim: u32, uses: &Uses) -> bool {
         let halvings = self.age.halvings();
-        let estimate = self.sketch.estimate(self.links.get(id).print(), halvings);
-        uses.count(id, halvings).max(estimate)
-    }
-
-    /// Whether a newcomer that was asked for so often may have the place of a victim that was asked for so often.
-    fn is_admitted(&mut self, newcomer: u8, victim: u8) -> bool {
-        newcomer > victim || newcomer > SUSPICIOUS && self.random.u32(..CHANCES) == 0
+        let is_more = newcomer > uses.count(victim, halvings)
+            && newcomer > self.sketch.estimate(self.links.get(victim).print(), halvings);
+        is_more || newcomer > SUSPICIOUS && self.random.u32(..CHANCES) == 0
     }
 
     /// Takes an id out of its part, and remembers that it was lost.
@@ -298,10 +295,8 @@ impl Order for Adaptive {
         };
         let asked = self.leave_window(candidate, uses);
         // Who was not asked for before beats nobody.
-        let rival = victim.filter(|_| asked > 0);
-        let worth = rival.map_or(0, |victim| self.worth(victim, uses));
-        match rival {
-            Some(victim) if self.is_admitted(asked, worth) => {
+        match victim.filter(|_| asked > 0) {
+            Some(victim) if self.is_admitted(asked, victim, uses) => {
                 self.promote(candidate, asked, uses);
                 Some(self.lose(MAIN, victim, uses))
             }
