@@ -128,26 +128,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.inner.hasher.hash_one(key);
-        let mut store = self.shard(hash).look();
-        match store.get_live_hashed(hash, key, |end| self.now_to_read(end)) {
+        let mut shard = self.shard(hash).look();
+        match shard.get_live_hashed(hash, key, |end| self.now_to_read(end)) {
             Ok(found) => found.map(look),
             Err(Overdue) => {
-                drop(store);
-                self.get_after_end(hash, key, look)
+                // Whose answer is not handed on: a value that only `look` makes goes out in registers.
+                self.end_overdue(Writing::new(shard, self.inner.room.as_ref()), hash, key);
+                None
             }
         }
     }
 
-    /// A read that has found an entry whose time is over: it ends by that, unless somebody else was faster.
+    /// A read that has found an entry whose time is over ends it, and misses.
     #[cold]
-    fn get_after_end<Q, R>(&self, hash: u64, key: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
+    fn end_overdue<Q>(&self, mut shard: Writing<'_, K, V>, hash: u64, key: &Q)
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let get =
-            |store: &mut Store<K, V, ()>| store.get_hashed(hash, key, |end| self.now_to_read(end)).map(look);
-        self.change(self.shard(hash), get)
+        shard.get_hashed(hash, key, |end| self.now_to_read(end));
+        self.let_go(shard);
     }
 
     /// Whether there is a value. Changes neither recency nor statistics.
@@ -170,7 +170,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// # Errors
     /// [`TooLarge`] where the entry alone is over a byte bound. The key has no value then.
     pub fn insert(&self, key: K, value: V) -> Result<Option<V>, TooLarge> {
-        self.insert_with_ttl(key, value, Ttl::Default)
+        let hash = self.inner.hasher.hash_one(&key);
+        self.set(hash, key, value, self.inner.default_ttl)
     }
 
     /// Sets a value. A time to live of zero leaves nothing under the key.
@@ -178,7 +179,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) -> Result<Option<V>, TooLarge> {
-        self.set(key, value, ttl.into().or_default(self.inner.default_ttl))
+        let hash = self.inner.hasher.hash_one(&key);
+        self.set(hash, key, value, ttl.into().or_default(self.inner.default_ttl))
     }
 
     /// The value of a key, or that of `make`, which is set with the default time to live. Two callers at once may both
@@ -289,10 +291,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
     }
 
     /// Sets a value; the answer is the one that it replaces.
+    ///
+    /// The caller hashes the key where it lies: once moved, it is in pieces of other sizes than it is read in, and the processor
+    /// waits until all writes before are done.
     #[inline]
-    fn set(&self, mut key: K, mut value: V, ttl: Option<Duration>) -> Result<Option<V>, TooLarge> {
+    fn set(&self, hash: u64, mut key: K, mut value: V, ttl: Option<Duration>) -> Result<Option<V>, TooLarge> {
         let bytes = self.weigh(&key, &value);
-        let hash = self.inner.hasher.hash_one(&key);
         if bytes > self.inner.max_entry_bytes {
             return Err(self.refuse(hash, &key, bytes));
         }
