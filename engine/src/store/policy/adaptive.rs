@@ -69,8 +69,9 @@ const WHOLE: u64 = 1 << 16;
 const FIRST_SHARE: u64 = WHOLE / 10;
 const MIN_SHARE: u64 = WHOLE / 100;
 const MAX_SHARE: u64 = WHOLE * 15 / 16;
-/// What a ghost moves the border by, if that is an entry at least.
-const STEP: u64 = WHOLE / 256;
+/// What a ghost moves the border by, if that is an entry at least. By more, it would be ever on the move, and entries would go by
+/// that alone; by less, it would be late where what is asked for changes.
+const STEP: u64 = WHOLE / 1024;
 
 /// A newcomer of more than so many counts gets in against one of more with a chance of 1 : [`CHANCES`], so that nobody
 /// can fill the cache with keys that he has once asked for often (as Caffeine does, `BoundedLocalCache.admit`).
@@ -110,8 +111,11 @@ impl Seat {
 /// The order; a walk goes through the window and then the main part, each from new to old.
 pub(crate) struct Adaptive {
     links: Links<2, Seat>,
-    in_window: usize,
-    in_main: usize,
+    /// Ids in both parts.
+    len: usize,
+    /// Of another width than `len`: two alike are changed by one instruction, which reads both at once and waits where one has just
+    /// been written alone.
+    in_window: u32,
     /// The share of all entries that the window may have.
     share: u64,
     age: Age,
@@ -131,8 +135,8 @@ impl Adaptive {
     pub(super) fn new(ids: usize) -> Self {
         Self {
             links: Links::new(ids),
+            len: 0,
             in_window: 0,
-            in_main: 0,
             share: FIRST_SHARE,
             age: Age::default(),
             lost: Ghosts::new(),
@@ -155,13 +159,9 @@ impl Adaptive {
         uses.count(id, self.age.halvings())
     }
 
-    fn len(&self) -> usize {
-        self.in_window + self.in_main
-    }
-
     /// How many ids the window may hold.
-    fn window_limit(&self) -> usize {
-        ((self.len() as u64 * self.share / WHOLE) as usize).max(1)
+    fn window_limit(&self) -> u32 {
+        ((self.len as u64 * self.share / WHOLE) as u32).max(1)
     }
 
     /// Makes the sketch and the ghosts as large as the cache has become. What they knew is lost, but while a cache
@@ -185,21 +185,20 @@ impl Adaptive {
 
     /// By how much a ghost moves the border.
     fn step(&self) -> u64 {
-        STEP.max(WHOLE / self.len().max(1) as u64)
+        STEP.max(WHOLE / self.len.max(1) as u64)
     }
 
     /// Counts the request that brought the window's oldest here, and its mark if it has one. The answer is how often it was
     /// asked for besides that request.
     fn leave_window(&mut self, id: u32, uses: &Uses) -> u8 {
         let marks = u8::from(uses.is_marked(id));
-        self.age.count((1 + marks).into(), self.len());
+        self.age.count((1 + marks).into(), self.len);
         marks + self.sketch.count(self.links.get(id).print(), 1 + marks, self.age.halvings())
     }
 
     /// The window's oldest, which was asked for so often besides the request that brought it here, goes to the main part.
     fn promote(&mut self, id: u32, asked: u8, uses: &mut Uses) {
         self.in_window -= 1;
-        self.in_main += 1;
         self.links.move_front(MAIN, id);
         self.links.set(id, self.links.get(id).in_main());
         uses.set(id, asked + 1, self.age.halvings());
@@ -209,7 +208,7 @@ impl Adaptive {
     fn unused_in_main(&mut self, uses: &mut Uses) -> Option<u32> {
         let mut passed = 0;
         let victim = self.search(&mut passed, uses);
-        self.age.count(passed, self.len());
+        self.age.count(passed, self.len);
         victim
     }
 
@@ -252,15 +251,17 @@ impl Adaptive {
             let halvings = self.age.halvings();
             self.sketch.lift(self.links.get(id).print(), uses.count(id, halvings), halvings);
         }
-        let count = if part == MAIN { &mut self.in_main } else { &mut self.in_window };
-        *count = count.saturating_sub(1);
+        if part == WINDOW {
+            self.in_window -= 1;
+        }
+        self.len = self.len.saturating_sub(1);
         self.links.unlink(id);
     }
 }
 
 impl Order for Adaptive {
     fn insert(&mut self, id: u32, hash: u64, uses: &mut Uses) {
-        if self.len() >= self.room {
+        if self.len >= self.room {
             self.grow();
         }
         let seat = Seat::in_window(hash);
@@ -270,6 +271,7 @@ impl Order for Adaptive {
         self.stale = uses.refresh(self.stale, self.age.halvings());
         self.links.push_front(WINDOW, id);
         self.links.set(id, seat);
+        self.len += 1;
         self.in_window += 1;
         if self.in_window > self.window_limit() {
             if let Some(oldest) = self.links.back(WINDOW) {
@@ -314,20 +316,33 @@ impl Order for Adaptive {
     }
 
     fn clear(&mut self) {
-        let Self { links, in_window, in_main, share, age, lost, sketch, .. } = self;
+        let Self { links, len, in_window, share, age, lost, sketch, .. } = self;
         links.clear();
-        (*in_window, *in_main, *share) = (0, 0, FIRST_SHARE);
+        (*len, *in_window, *share) = (0, 0, FIRST_SHARE);
         *age = Age::default();
         lost.clear();
         sketch.clear();
     }
 
     fn validate(&self) {
-        for (list, count) in [(WINDOW, self.in_window), (MAIN, self.in_main)] {
+        for (list, count) in [(WINDOW, self.in_window as usize), (MAIN, self.len - self.in_window as usize)] {
             self.links.validate(list);
             let is_here = |id: &u32| self.links.get(*id).is_in_main() == (list == MAIN);
             let ids = self.links.iter(list).inspect(|id| assert!(is_here(id), "seat of {id}"));
             assert_eq!(ids.count(), count, "length of list {list}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ghost_moves_the_border_by_a_thousandth_and_by_an_entry_at_least() {
+        for (len, step) in [(0, WHOLE), (1, WHOLE), (100, 655), (1_000, 65), (1_024, 64), (1_000_000, 64)] {
+            let order = Adaptive { len, ..Adaptive::new(1) };
+            assert_eq!(order.step(), step, "of {len}");
         }
     }
 }

@@ -83,7 +83,7 @@ impl Textbook {
             ghosts.resize(4);
             self.ghosts = Some(ghosts);
         }
-        let step = (WHOLE / self.len().max(1) as f64).floor().max(256.0);
+        let step = (WHOLE / self.len().max(1) as f64).floor().max(64.0);
         let ghosts = self.ghosts.as_mut().expect("made above");
         if ghosts.take(0, print(hash_of(id))) {
             self.share = (self.share + step).min(61_440.0);
