@@ -132,7 +132,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         match shard.get_live_hashed(hash, key, |end| self.now_to_read(end)) {
             Ok(found) => found.map(look),
             Err(Overdue) => {
-                // Whose answer is not handed on: a value that only `look` makes goes out in registers.
+                // Answers here, and not by what a call hands back: with `look` alone to make the result, that goes out in registers.
                 self.end_overdue(Writing::new(shard, self.inner.room.as_ref()), hash, key);
                 None
             }
@@ -306,30 +306,37 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
             _ => self.times(hash, ttl),
         };
         let is_full = |store: &Store<K, V, ()>| match &self.inner.room {
-            Some(room) => room.is_full(),
+            Some(room) => room.is_full_of_entries(),
             None => store.is_full(),
         };
         match shard.exchange_hashed(now, hash, &mut key, &mut value, bytes, deadline, is_full) {
-            Some(cause) => {
+            Some(RemovalCause::Replaced) => {
                 drop(shard);
+                self.tell(&key, &value, RemovalCause::Replaced);
+                Ok(Some(value))
+            }
+            Some(cause) => {
+                // With what a call before has ended, and not told of for a panic.
+                self.let_go(Writing::new(shard, self.inner.room.as_ref()));
                 self.tell(&key, &value, cause);
-                Ok((cause == RemovalCause::Replaced).then_some(value))
+                Ok(None)
             }
             None => {
-                let shard = Writing::new(shard, self.inner.room.as_ref());
-                self.set_with_more(shard, key, value, Terms { now, hash, bytes, deadline })
+                let terms = Terms { now, hash, bytes, deadline };
+                self.set_with_more(key, value, terms, Writing::new(shard, self.inner.room.as_ref()))
             }
         }
     }
 
-    /// Sets a value for which more is to be done than to exchange it for another: most sets are shorter without.
+    /// Sets a value for which more is to be done than to exchange it for another: most sets are shorter without. The shard is
+    /// the last parameter, so that it is let go of first where the caller's code panics.
     #[inline(never)]
     fn set_with_more<'a>(
         &'a self,
-        mut shard: Writing<'a, K, V>,
         key: K,
         value: V,
         terms: Terms,
+        mut shard: Writing<'a, K, V>,
     ) -> Result<Option<V>, TooLarge> {
         let Terms { mut now, hash, bytes, deadline } = terms;
         loop {

@@ -92,9 +92,9 @@ impl<K: Eq, V, S> Store<K, V, S> {
     ///   not among those that are [kept](Self::keep_removals). Happens only where `is_full` says of the store that a new
     ///   entry has to have another's place, and is asked for new keys only.
     ///
-    /// `None` where an insert would do more, and nothing has changed: there is room; bytes would not stay within their
-    /// bounds whoever goes, or differ from those replaced; what was replaced, or the new value, is over already; something has
-    /// expired that an insert sweeps; there is a time to idle.
+    /// `None` where an insert would do more, and nothing has changed but the time: there is room, or nobody to go; bytes would not
+    /// stay within their bounds whoever goes, or differ from those to be replaced; what would be replaced, or the new value, is
+    /// over already; something has expired that an insert sweeps; there is a time to idle.
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "of an insert, and for registers: see `exchange`")]
     pub fn exchange_hashed(
@@ -308,6 +308,25 @@ mod tests {
             }
             store.debug_validate();
         }
+    }
+
+    #[test]
+    fn who_has_no_room_elsewhere_says_so_and_is_asked_for_new_keys_only() {
+        let (mut store, hash) = store(NEVER, None);
+        let (mut key, mut value) = (1, 20);
+        let never = |_: &Store<_, _, _>| panic!("nothing comes in");
+        let cause = store.exchange_hashed(at(0), hash, &mut key, &mut value, 10, NEVER, never);
+        assert_eq!((cause, key, value), (Some(RemovalCause::Replaced), 1, 10));
+        let (mut key, hash) = (2, store.hash_of(&2));
+        assert!(!store.is_full());
+        let cause = store.exchange_hashed(at(0), hash, &mut key, &mut value, 5, NEVER, |_| true);
+        assert_eq!((cause, key, value), (Some(RemovalCause::Evicted), 1, 20));
+        assert_eq!((store.len(), store.bytes(), store.peek(at(0), &2)), (1, 5, Some(&10)));
+        store.debug_validate();
+        // An empty part of a full cache.
+        store.clear();
+        let cause = store.exchange_hashed(at(0), hash, &mut key, &mut value, 5, NEVER, |_| true);
+        assert_eq!((cause, key, value, store.len()), (None, 1, 20, 0));
     }
 
     #[test]

@@ -223,7 +223,8 @@ impl<K, V, S> Store<K, V, S> {
         self.index.is_empty()
     }
 
-    /// Whether a new entry has to have another's place, as many being held as there may be.
+    /// Whether as many entries are held as there may be, expired ones that were not swept yet included: a new one has to have
+    /// another's place. Bytes are another matter. True where there may be none.
     #[inline]
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -281,8 +282,8 @@ impl<K, V, S> Store<K, V, S> {
     /// What has ended since the last time, in the order in which it did, but for what a clear ended; nothing unless the store was
     /// told to [keep](Self::keep_removals) it.
     ///
-    /// What a call hands back to its caller, the value that an insert replaces and the one that a remove takes, is not in
-    /// it. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.
+    /// What a call hands back to its caller is not in it: the value that an insert replaces, the one that a remove takes, the
+    /// entry that an [exchange](Self::exchange_hashed) ends. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.
     #[must_use]
     pub fn take_removals(&mut self) -> Removals<K, V> {
         let removals =

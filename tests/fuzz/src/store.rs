@@ -145,7 +145,15 @@ impl Both {
         };
         match cause {
             Some(RemovalCause::Replaced) => Ok(Some(value)),
-            Some(_) => Ok(None),
+            Some(cause) => {
+                let place = self.list.iter().position(|item| item.value == value);
+                let place = place.expect("only what is held has to go");
+                let item = self.list.remove(place);
+                assert_eq!((gone, cause), (item.key, RemovalCause::Evicted), "what is over was swept before");
+                let is_lru = self.store.config().policy == Policy::Lru;
+                assert!(!is_lru || place == self.list.len(), "{item:?} is not the one used least recently");
+                Ok(None)
+            }
             None => self.store.insert(self.now, key, value, bytes, end),
         }
     }

@@ -18,6 +18,10 @@ fn random_operations_leave_the_store_in_order() {
         for bound in &mut input[1..4] {
             *bound = if random.u8(..3) == 0 { 0 } else { *bound };
         }
+        // Half of them with room for fewer entries than the 64 keys, and without a time to idle, so that entries are evicted.
+        if random.bool() {
+            (input[0], input[3]) = (random.u8(1..32), 0);
+        }
         store_ops(&input);
         done += 1_000 / 4;
         if done >= operations {

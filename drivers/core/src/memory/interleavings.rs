@@ -11,9 +11,11 @@ const ITERATIONS: usize = 20_000;
 type Cache = MemoryCache<u64, u64>;
 
 /// Two shards; values are their own weights.
-fn cache(max_entries: usize, max_bytes: u64, policy: crate::Policy) -> Cache {
-    let builder =
-        MemoryCache::builder().max_entries(max_entries).max_bytes(max_bytes).shards(2).policy(policy);
+fn cache(max_entries: usize, max_bytes: Option<u64>, policy: crate::Policy) -> Cache {
+    let mut builder = MemoryCache::builder().max_entries(max_entries).shards(2).policy(policy);
+    if let Some(max_bytes) = max_bytes {
+        builder = builder.max_bytes(max_bytes);
+    }
     builder.weigher(|_, value| *value).build().expect("valid")
 }
 
@@ -34,7 +36,7 @@ fn check_bounds(cache: &Cache) {
     let entries: usize = stores.iter().map(|store| store.len()).sum();
     let bytes: u64 = stores.iter().map(|store| store.bytes()).sum();
     assert!(entries <= cache.inner.max_entries, "{entries} entries at once");
-    assert!(Some(bytes) <= cache.inner.max_bytes, "{bytes} bytes at once");
+    assert!(cache.inner.max_bytes.is_none_or(|most| bytes <= most), "{bytes} bytes at once");
 }
 
 /// With nobody at work, what is not in the shards is left.
@@ -42,14 +44,20 @@ fn check_room(cache: &Cache) {
     check_bounds(cache);
     let (left, stats) = (cache.inner.room.as_ref().expect("two shards").left(), cache.stats());
     assert_eq!(left.entries as usize + stats.current_size, stats.max_entries);
-    assert_eq!(Some(left.bytes + stats.memory_usage), stats.max_bytes);
+    if let Some(max_bytes) = stats.max_bytes {
+        assert_eq!(left.bytes + stats.memory_usage, max_bytes);
+    }
+    let ended = stats.counters.removals + stats.counters.evictions();
+    assert_eq!(stats.counters.inserts, stats.current_size as u64 + ended);
 }
 
 #[test]
 fn bounds_hold_at_every_moment_and_every_insert_ends() {
-    for policy in [crate::Policy::Lru, crate::Policy::Adaptive] {
+    let policies = [crate::Policy::Lru, crate::Policy::Adaptive];
+    // Without a bound on bytes, a new entry is exchanged for another.
+    for (policy, max_bytes) in policies.into_iter().flat_map(|policy| [(policy, Some(10)), (policy, None)]) {
         let run = move || {
-            let cache = cache(2, 10, policy);
+            let cache = cache(2, max_bytes, policy);
             let keys = keys(&cache);
             let mut threads = Vec::new();
             for thread in 0..2 {
@@ -75,7 +83,7 @@ fn bounds_hold_at_every_moment_and_every_insert_ends() {
 #[test]
 fn a_reader_sees_the_value_or_none_and_never_another_keys() {
     let run = || {
-        let cache = cache(2, 10, crate::Policy::Adaptive);
+        let cache = cache(2, Some(10), crate::Policy::Adaptive);
         let keys = keys(&cache);
         let (same, of) = (cache.clone(), keys.clone());
         let writer = thread::spawn(move || {

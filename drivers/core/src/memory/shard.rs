@@ -32,7 +32,8 @@ impl<K, V> Shard<K, V> {
         Self { store: Lock::new(store) }
     }
 
-    /// For calls by which nothing comes or goes: no room changes hands when the shard is let go of.
+    /// For calls that leave the number of entries as it is, and their bytes where these are bounded: no room changes hands when
+    /// the shard is let go of.
     #[inline]
     pub(super) fn look(&self) -> Guard<'_, Store<K, V, ()>> {
         self.store.lock()
@@ -156,9 +157,10 @@ impl Room {
         }
     }
 
-    /// Whether there is no room for one more entry, of which only entries are counted.
+    /// Whether a new entry surely has to have another's place, and that is all: where bytes are bounded as well,
+    /// [`make`](Self::make) decides.
     #[inline]
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn is_full_of_entries(&self) -> bool {
         !self.is_weighed && self.entries.load(Ordering::Relaxed) == 0
     }
 

@@ -298,6 +298,52 @@ fn the_listener_is_told_of_every_end_and_why() {
 }
 
 #[test]
+fn in_a_full_cache_of_many_shards_each_new_key_has_one_other_evicted() {
+    for policy in [Policy::Lru, Policy::Adaptive] {
+        let builder = MemoryCache::builder().max_entries(100).shards(8).policy(policy);
+        let (cache, told) = told(builder);
+        for key in 0..1_000 {
+            cache.insert(key, key + 7).expect("fits");
+            let evicted: Vec<_> = told.try_iter().collect();
+            assert_eq!(evicted.len(), usize::from(key >= 100), "{evicted:?} for {key}");
+            assert!(evicted.iter().all(|(old, value, cause)| *value == old + 7
+                && *cause == RemovalCause::Evicted
+                && !cache.contains(old)));
+        }
+        let (stats, left) = (cache.stats(), cache.inner.room.as_ref().expect("several shards").left());
+        assert_eq!((stats.current_size, left.entries), (100, 0), "{policy:?}");
+        assert_eq!((stats.counters.inserts, stats.counters.evicted_for_entries), (1_000, 900));
+        let held: Vec<_> = cache.iter_snapshot().collect();
+        assert!(held.len() == 100 && held.iter().all(|(key, value)| cache.get(key) == Some(*value)));
+    }
+}
+
+#[test]
+fn what_a_call_has_ended_that_panicked_is_told_of_with_what_is_evicted_next() {
+    let (cache, told) = told(MemoryCache::builder().max_entries(4).shards(2));
+    let shards = &cache.inner.shards;
+    let is_in = |key: &u32, at: usize| {
+        std::ptr::eq(cache.shard(cache.inner.hasher.hash_one(key)), &raw const shards[at])
+    };
+    let [first, second] = [0, 1].map(|at| (0_u32..).filter(|key| is_in(key, at)).take(3).collect::<Vec<_>>());
+    for key in [first[0], first[1], second[0], second[1]] {
+        cache.insert(key, 0).expect("fits");
+    }
+    let mut asked = 0;
+    let second_panics = |_: &u32, _: &u32| {
+        asked += 1;
+        assert!(asked < 2, "the caller's");
+        true
+    };
+    assert!(catch_unwind(AssertUnwindSafe(|| cache.remove_if(second_panics))).is_err());
+    cache.insert(second[2], 0).expect("fits");
+    assert_eq!(told.try_iter().count(), 0, "it was of the other shard");
+    cache.insert(first[2], 0).expect("fits");
+    let causes: Vec<_> = told.try_iter().map(|(key, _, cause)| (key, cause)).collect();
+    assert_eq!(causes, [(first[1], RemovalCause::Removed), (first[0], RemovalCause::Evicted)]);
+}
+
+#[test]
 fn the_listener_may_call_the_cache_and_may_panic() {
     let cache = Arc::new(OnceLock::<MemoryCache<u32, u32>>::new());
     let same = Arc::clone(&cache);

@@ -69,7 +69,7 @@ const WHOLE: u64 = 1 << 16;
 const FIRST_SHARE: u64 = WHOLE / 10;
 const MIN_SHARE: u64 = WHOLE / 100;
 const MAX_SHARE: u64 = WHOLE * 15 / 16;
-/// What a ghost moves the border by, if that is an entry at least. By more, it would be ever on the move, and entries would go by
+/// What a ghost moves the border by, if that is about an entry at least. By more, it would be ever on the move, and entries would go by
 /// that alone; by less, it would be late where what is asked for changes.
 const STEP: u64 = WHOLE / 1024;
 
@@ -252,7 +252,7 @@ impl Adaptive {
             self.sketch.lift(self.links.get(id).print(), uses.count(id, halvings), halvings);
         }
         if part == WINDOW {
-            self.in_window -= 1;
+            self.in_window = self.in_window.saturating_sub(1);
         }
         self.len = self.len.saturating_sub(1);
         self.links.unlink(id);
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ghost_moves_the_border_by_a_thousandth_and_by_an_entry_at_least() {
+    fn a_ghost_moves_the_border_by_a_thousandth_and_by_about_an_entry_at_least() {
         for (len, step) in [(0, WHOLE), (1, WHOLE), (100, 655), (1_000, 65), (1_024, 64), (1_000_000, 64)] {
             let order = Adaptive { len, ..Adaptive::new(1) };
             assert_eq!(order.step(), step, "of {len}");
