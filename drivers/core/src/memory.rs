@@ -132,7 +132,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> MemoryCache<K, V, S> {
         match shard.get_live_hashed(hash, key, |end| self.now_to_read(end)) {
             Ok(found) => found.map(look),
             Err(Overdue) => {
-                // Answers here, and not by what a call hands back: with `look` alone to make the result, that goes out in registers.
+                // Answers here, and not by what a call hands back: with `look` alone to make the result, that goes out in
+                // registers.
                 self.end_overdue(Writing::new(shard, self.inner.room.as_ref()), hash, key);
                 None
             }

@@ -83,8 +83,9 @@ impl<K, V, S> Store<K, V, S> {
         self.bytes += bytes;
     }
 
-    /// Takes a new entry in, in the slot of the one that has to go for it: that is in `key` and `value` then, and the answer says
-    /// why it went. `None` where bytes would not stay within their bounds whoever goes, or nobody is there, and nothing has changed.
+    /// Takes a new entry in, in the slot of the one that has to go for it: that is in `key` and `value` then, and the answer
+    /// says why it went. `None` where bytes would not stay within their bounds whoever goes, or nobody is there, and nothing
+    /// has changed.
     ///
     /// Key and value change places with those in the slot, and are moved no other time. On the way through a list of what has
     /// ended, they would be read right after they were written, in pieces of other sizes, which has the processor wait until

@@ -95,8 +95,26 @@ impl<K: Eq, V, S> Store<K, V, S> {
     /// `None` where an insert would do more, and nothing has changed but the time: there is room, or nobody to go; bytes would not
     /// stay within their bounds whoever goes, or differ from those to be replaced; what would be replaced, or the new value, is
     /// over already; something has expired that an insert sweeps; there is a time to idle.
+    ///
+    /// ```
+    /// use larder_engine::Instant;
+    /// use larder_engine::store::{RemovalCause, Store, StoreConfig};
+    ///
+    /// let now = Instant::EPOCH;
+    /// let config = StoreConfig { max_entries: 1, ..StoreConfig::default() };
+    /// let mut store = Store::new(config, (), now);
+    /// store.insert_hashed(now, 17, "one", 1, 0, Instant::NEVER)?;
+    ///
+    /// let (mut key, mut value) = ("two", 2);
+    /// let cause = store.exchange_hashed(now, 23, &mut key, &mut value, 0, Instant::NEVER, Store::is_full);
+    /// assert_eq!((cause, key, value), (Some(RemovalCause::Evicted), "one", 1));
+    /// # Ok::<(), larder_engine::store::TooLarge>(())
+    /// ```
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "of an insert, and for registers: see `exchange`")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an insert's, and who is full; one by one they stay in registers"
+    )]
     pub fn exchange_hashed(
         &mut self,
         now: Instant,
@@ -268,8 +286,9 @@ mod tests {
         let evicted = Some((Some(RemovalCause::Evicted), 1, 10));
         let expired = Some((Some(RemovalCause::Expired), 1, 10));
         let idle = Some(Duration::from_secs(1));
-        // How many entries there may be, the bound on an entry's bytes, the first entry's deadline, the time to idle, the time, the new
-        // entry's bytes and deadline, and what has gone: the first of two that hold ten bytes each, of forty that there may be.
+        // How many entries there may be, the bound on an entry's bytes, the first entry's deadline, the time to idle, the
+        // time, the new entry's bytes and deadline, and what has gone: the first of two that hold ten bytes each, of forty
+        // that there may be.
         for (capacity, limit, first, idle, now, bytes, deadline, gone) in [
             (2, 40, NEVER, None, at(1), 10, NEVER, evicted),
             (2, 40, NEVER, None, at(1), 20, at(9_000), evicted),

@@ -283,7 +283,8 @@ impl<K, V, S> Store<K, V, S> {
     /// told to [keep](Self::keep_removals) it.
     ///
     /// What a call hands back to its caller is not in it: the value that an insert replaces, the one that a remove takes, the
-    /// entry that an [exchange](Self::exchange_hashed) ends. With these, every value that came in is told of exactly once, and as [`stats`](Self::stats) count it.
+    /// entry that an [exchange](Self::exchange_hashed) ends. With these, every value that came in is told of exactly once, and
+    /// as [`stats`](Self::stats) count it.
     #[must_use]
     pub fn take_removals(&mut self) -> Removals<K, V> {
         let removals =

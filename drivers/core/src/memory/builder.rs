@@ -148,8 +148,8 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
     /// It is called by the thread whose call ended the value, after that has let go of the shard: it may call the cache, and
     /// by then the key may have another value. What expires is told of when somebody notices: a read of the key, or a
     /// sweep. A panic in it goes to that caller, and the cache can be used on; what else was to be told of the same
-    /// call is lost, and what it had still to do: an insert may have evicted and not set, a clear stops at a shard. A call that ends several values without handing them to its caller allocates for
-    /// them.
+    /// call is lost, and what it had still to do: an insert may have evicted and not set, a clear stops at a shard. A call
+    /// that ends several values without handing them to its caller allocates for them.
     ///
     /// ```
     /// use std::sync::mpsc;

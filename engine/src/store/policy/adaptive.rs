@@ -69,8 +69,8 @@ const WHOLE: u64 = 1 << 16;
 const FIRST_SHARE: u64 = WHOLE / 10;
 const MIN_SHARE: u64 = WHOLE / 100;
 const MAX_SHARE: u64 = WHOLE * 15 / 16;
-/// What a ghost moves the border by, if that is about an entry at least. By more, it would be ever on the move, and entries would go by
-/// that alone; by less, it would be late where what is asked for changes.
+/// What a ghost moves the border by, if that is about an entry at least. By more, it would be ever on the move, and
+/// entries would go by that alone; by less, it would be late where what is asked for changes.
 const STEP: u64 = WHOLE / 1024;
 
 /// A newcomer of more than so many counts gets in against one of more with a chance of 1 : [`CHANCES`], so that nobody
@@ -113,8 +113,8 @@ pub(crate) struct Adaptive {
     links: Links<2, Seat>,
     /// Ids in both parts.
     len: usize,
-    /// Of another width than `len`: two alike are changed by one instruction, which reads both at once and waits where one has just
-    /// been written alone.
+    /// Of another width than `len`: two alike are changed by one instruction, which reads both at once and waits where one
+    /// has just been written alone.
     in_window: u32,
     /// The share of all entries that the window may have.
     share: u64,
