@@ -72,6 +72,7 @@ impl<K: Eq, V, S> Store<K, V, S> {
     /// # Errors
     ///
     /// As for [`insert`](Self::insert).
+    #[inline(never)] // most inserts are exchanges, which are shorter without
     pub fn insert_hashed(
         &mut self,
         now: Instant,

@@ -487,23 +487,11 @@ impl<K: Eq, V, S> Store<K, V, S> {
                 self.report(key, value, cause);
                 Ok(None)
             }
-            None => self.insert_with_more(now, hash, key, value, bytes, deadline),
+            None => {
+                let replaced = self.insert_hashed(now, hash, key, value, bytes, deadline)?;
+                Ok(replaced.map(|(_, value)| value))
+            }
         }
-    }
-
-    /// An insert that is more than an exchange, which is shorter without.
-    #[inline(never)]
-    fn insert_with_more(
-        &mut self,
-        now: Instant,
-        hash: u64,
-        key: K,
-        value: V,
-        bytes: u64,
-        deadline: Instant,
-    ) -> Result<Option<V>, TooLarge> {
-        let replaced = self.insert_hashed(now, hash, key, value, bytes, deadline)?;
-        Ok(replaced.map(|(_, value)| value))
     }
 
     /// Moves the deadline of `key`'s live entry, earlier or later; `false` where there is none. Constant time.
