@@ -109,13 +109,12 @@ impl<K, V, S> Store<K, V, S> {
         self.steps += 1;
         core::mem::swap(&mut entry.key, key);
         core::mem::swap(&mut entry.value, value);
-        entry.deadline = deadline;
+        let ended = core::mem::replace(&mut entry.deadline, deadline);
         let old = core::mem::replace(&mut entry.hash, hash);
         self.strike(old, id);
         self.enter(hash, id);
         self.order.insert(id, hash);
-        self.wheel.cancel(id);
-        self.wheel.schedule(id, deadline);
+        self.wheel.reschedule(id, ended, deadline);
         self.bytes -= self.weights.get(id);
         self.weigh(id, bytes);
         self.bytes += bytes;

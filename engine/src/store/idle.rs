@@ -1,6 +1,6 @@
 //! Time to idle: deadlines that each use moves.
 
-use super::slab::make_space;
+use super::slab::reach;
 use crate::Instant;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -31,10 +31,7 @@ impl Idle {
 
     /// From now on `id` ends at `end` at the latest.
     pub(super) fn set_end(&mut self, id: u32, end: Instant) {
-        while self.ends.len() <= id as usize {
-            make_space(&mut self.ends, self.limit);
-            self.ends.push(Instant::NEVER);
-        }
+        reach(&mut self.ends, id, self.limit, |_| Instant::NEVER);
         if let Some(place) = self.ends.get_mut(id as usize) {
             *place = end;
         }

@@ -1,5 +1,6 @@
 //! Circular doubly linked lists whose links are `u32`s in one array.
 
+use super::slab::reach;
 use alloc::vec::Vec;
 
 /// Many lists over one set of ids, each id in at most one list at a time. With each id goes what its list's owner wants
@@ -27,12 +28,6 @@ impl<const HEADS: u32, T: Copy + Default> Links<HEADS, T> {
     /// Empty lists over the ids `0..ids`. Allocates nothing until the first id is linked.
     pub(super) const fn new(ids: usize) -> Self {
         Self { cells: Vec::new(), limit: ids.saturating_add(HEADS as usize) }
-    }
-
-    /// Whether no id was ever linked, or all were forgotten.
-    #[inline]
-    pub(super) fn is_untouched(&self) -> bool {
-        self.cells.is_empty()
     }
 
     /// The first id of the list, unless it is empty.
@@ -183,11 +178,8 @@ impl<const HEADS: u32, T: Copy + Default> Links<HEADS, T> {
 
     #[cold]
     fn grow(&mut self, cell: u32) {
-        while self.cells.len() <= cell as usize {
-            super::slab::make_space(&mut self.cells, self.limit);
-            let empty = self.cells.len() as u32;
-            self.cells.push(Cell { prev: empty, next: empty, known: T::default() });
-        }
+        let empty = |cell: usize| Cell { prev: cell as u32, next: cell as u32, known: T::default() };
+        reach(&mut self.cells, cell, self.limit, empty);
     }
 }
 

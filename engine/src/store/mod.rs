@@ -118,14 +118,14 @@ pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
 
-/// Bytes that a store spends per entry beyond the key and the value at most when it is full of `max_entries`, 57: 16 in the
-/// slab (hash, deadline), 8 for the weight, 8 in the order of use, 8 in the timer wheel, and 9 to 17 in the index (5 per
+/// Bytes that a store spends per entry beyond the key and the value at most when it is full of `max_entries`, 59: 16 in the
+/// slab (hash, deadline), 8 for the weight, 8 in the order of use, 10 in the timer wheel, and 9 to 17 in the index (5 per
 /// place, of which 7/24 to 7/12 are used).
 ///
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
 /// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 16 to 24.
 pub const ENTRY_OVERHEAD: u64 =
-    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + 2 * links::OVERHEAD + 17) as u64;
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + links::OVERHEAD + wheel::OVERHEAD + 17) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]
@@ -149,7 +149,8 @@ const LATEST: Instant = Instant::from_nanos(u64::MAX - 2);
 
 /// Steps of sweeping that an insert does on the side. A deadline is looked at once a level at most, so inserts alone
 /// keep up with the expiry of what was inserted. One that reads or renewals have moved to later is looked at once more, however
-/// often they have: where there is hardly an insert for many of these, a driver's sweeps keep up.
+/// often they have: where there is hardly an insert for many of these, a driver's sweeps keep up. So is one that got an evicted
+/// entry's place, but it took an insert to get there.
 const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 
 /// A bounded map from `K` to `V` with exact LRU and deadlines. See the [module](self) for what is promised.
@@ -163,19 +164,20 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     now: Instant,
     /// Apart, as what has ended is: few have it, and what a read looks at lies closer together.
     idle: Option<Box<Idle>>,
+    // Up to the second, where what is written lies when an entry comes or goes.
     stats: StoreStats,
-    // On the fourth, after what the wheel needs where there are deadlines, what else is written to set a value.
+    /// The sum of the entries' bytes.
+    bytes: u64,
+    steps: u64,
+    // Up to the third, with what else is written to set a value.
     wheel: Wheel,
     weights: Weights,
-    // On the fifth, with the slab's array at its beginning and the uses at its end, all that a read looks at; under LRU it
+    // On the fourth, with the slab's array at its beginning and the uses at its end, all that a read looks at; under LRU it
     // looks at the list behind that as well.
     slab: Slab<K, V>,
     index: HashTable<u32>,
     order: Ordering,
     // What is needed when an entry comes or goes.
-    /// The sum of the entries' bytes.
-    bytes: u64,
-    steps: u64,
     capacity: usize,
     /// How many entries the index is made for.
     index_room: usize,
@@ -196,13 +198,13 @@ impl<K, V, S> Store<K, V, S> {
             now: now.min(LATEST),
             idle: config.time_to_idle.map(|after| Box::new(Idle::new(after, capacity))),
             stats: StoreStats::default(),
+            bytes: 0,
+            steps: 0,
             wheel: Wheel::new(now, capacity),
             weights: Weights::new(),
             slab: Slab::new(capacity as u32),
             index: HashTable::new(),
             order: Ordering::new(config.policy, capacity),
-            bytes: 0,
-            steps: 0,
             capacity,
             index_room: 0,
             removals: None,
@@ -343,7 +345,7 @@ impl<K, V, S> Store<K, V, S> {
     /// Removes entries whose deadline is over, in at most `budget` steps, and returns how many it removed.
     ///
     /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
-    /// at most, and once more where it has become a later one. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
+    /// at most, and once more where it has become a later one, or its entry came in an evicted one's place. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
     /// for correctness, only to give memory back; inserts do a few steps of it on the side.
     #[inline(never)]
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {

@@ -130,3 +130,12 @@ pub(super) fn make_space<T>(vec: &mut Vec<T>, limit: usize) {
         vec.reserve_exact(doubled.min(limit.saturating_sub(vec.len())).max(1));
     }
 }
+
+/// Grows a vector until `id`, of the ids `0..limit`, has a place: what `empty` says for each place that comes in.
+#[inline]
+pub(super) fn reach<T>(vec: &mut Vec<T>, id: u32, limit: usize, empty: impl Fn(usize) -> T) {
+    while vec.len() <= id as usize {
+        make_space(vec, limit);
+        vec.push(empty(vec.len()));
+    }
+}

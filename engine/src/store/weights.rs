@@ -1,6 +1,6 @@
 //! What each entry weighs.
 
-use super::slab::make_space;
+use super::slab::reach;
 use alloc::vec::Vec;
 
 /// A number for each id, kept once as long as all ids have the same: that is what they have where entries are counted and
@@ -43,10 +43,7 @@ impl Weights {
     }
 
     fn set_each(&mut self, id: u32, weight: u64, ids: usize) {
-        while self.each.len() <= id as usize {
-            make_space(&mut self.each, ids);
-            self.each.push(self.common);
-        }
+        reach(&mut self.each, id, ids, |_| self.common);
         if let Some(place) = self.each.get_mut(id as usize) {
             *place = weight;
         }

@@ -28,11 +28,15 @@
 //! one at a time, and the caller, who knows the id's true deadline, removes what is over and schedules the rest
 //! again: one level lower at least, so an id is looked at once a level at most.
 //!
-//! Most deadlines that move become later, since a value was renewed or used. Those stay where they are until they are
-//! looked at, once for however often they have moved.
+//! A deadline that moves leaves its id where it is, as long as the bucket begins no later than that: the id then comes
+//! out too early, once for however often it has moved. Renewals move a deadline to later, for which that is always so; an
+//! id whose deadline goes to and fro has soon found the bucket of its earliest.
 
-use super::links::Links;
+use super::links::{self, Links};
+use super::slab::reach;
 use crate::Instant;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 const TICK_BITS: u32 = 20;
 const DIGIT_BITS: u32 = 6;
@@ -42,12 +46,14 @@ pub(super) const LEVELS: u32 = 8;
 const DUE: u32 = LEVELS * SLOTS;
 /// Lists of the wheel: a bucket per level and digit, and the due list.
 pub(super) const HEADS: u32 = DUE + 1;
+/// Bytes per id.
+pub(super) const OVERHEAD: usize = links::OVERHEAD + size_of::<u16>();
 
 #[repr(C)] // last what is looked at while nothing has a deadline, or nothing is due
 pub(super) struct Wheel {
-    links: Links<HEADS>,
-    /// Which buckets of each level hold something.
-    occupied: [u64; LEVELS as usize],
+    /// Of the ids `0..ids`; made when the first has a deadline.
+    buckets: Option<Box<Buckets>>,
+    ids: usize,
     /// The tick that time has reached, as far as the due list is worked off.
     current: u64,
     /// Nothing is due before this tick: the start of the earliest bucket, or earlier where that was emptied by others.
@@ -57,12 +63,7 @@ pub(super) struct Wheel {
 impl Wheel {
     /// An empty wheel for the ids `0..ids`. Allocates nothing until the first deadline is scheduled.
     pub(super) const fn new(now: Instant, ids: usize) -> Self {
-        Self {
-            links: Links::new(ids),
-            occupied: [0; LEVELS as usize],
-            current: tick_of(now),
-            idle_until: u64::MAX,
-        }
+        Self { buckets: None, ids, current: tick_of(now), idle_until: u64::MAX }
     }
 
     /// Files `id`, which must not be in, under `deadline`; not at all where that is `Instant::NEVER`. Constant time.
@@ -73,51 +74,48 @@ impl Wheel {
         }
     }
 
-    /// Moves `id`, scheduled for `from` before, to the deadline `to`. Constant time, and nothing at all where that is
-    /// later: the id then comes out too early, and is scheduled again by whoever looks at it.
+    /// Moves `id`, scheduled for `from` before, to the deadline `to`. Constant time, and next to nothing where `id` comes out
+    /// in time from where it is: whoever looks at it then schedules it again.
     #[inline]
     pub(super) fn reschedule(&mut self, id: u32, from: Instant, to: Instant) {
-        if from != to && (to < from || to.is_never()) {
-            self.refile(id, from, to);
+        match (from.is_never(), to.is_never()) {
+            (true, true) => {}
+            (true, false) => self.file(id, to),
+            (false, true) => self.cancel(id),
+            (false, false) => self.refile(id, to),
         }
     }
 
     fn file(&mut self, id: u32, deadline: Instant) {
         let due = due_tick(deadline);
-        let (bucket, shift) = self.bucket_of(due);
-        self.expect(bucket, due >> shift << shift);
-        self.links.push_front(bucket, id);
-    }
-
-    fn refile(&mut self, id: u32, from: Instant, to: Instant) {
-        if from.is_never() {
-            return self.file(id, to);
-        }
-        if to.is_never() {
-            return self.cancel(id);
-        }
-        let due = due_tick(to);
-        let (bucket, shift) = self.bucket_of(due);
-        self.expect(bucket, due >> shift << shift);
-        if let Some(emptied) = self.links.move_front(bucket, id) {
-            self.unmark(emptied);
-        }
-    }
-
-    /// The bucket, which begins at this tick, is going to hold something.
-    fn expect(&mut self, bucket: u32, start: u64) {
+        let (bucket, start) = bucket_of(due, self.current);
         self.idle_until = self.idle_until.min(start);
-        self.mark(bucket);
+        self.buckets.get_or_insert_with(|| Box::new(Buckets::new(self.ids))).push(bucket, id, self.ids);
+    }
+
+    /// Whether the deadline has become earlier or later is not asked, since nobody could foretell that.
+    #[inline]
+    fn refile(&mut self, id: u32, deadline: Instant) {
+        let due = due_tick(deadline);
+        let filed_in = self.buckets.as_ref().map_or(DUE, |buckets| buckets.filed_in(id));
+        if start_of(filed_in, self.current) > due {
+            self.bring_forward(id, due);
+        }
+    }
+
+    #[inline(never)]
+    fn bring_forward(&mut self, id: u32, due: u64) {
+        let Some(buckets) = &mut self.buckets else { return };
+        let (bucket, start) = bucket_of(due, self.current);
+        self.idle_until = self.idle_until.min(start);
+        buckets.transfer(bucket, id);
     }
 
     /// Takes `id` out, if it is in. Constant time.
     #[inline]
     pub(super) fn cancel(&mut self, id: u32) {
-        if self.links.is_untouched() {
-            return;
-        }
-        if let Some(bucket) = self.links.unlink(id) {
-            self.unmark(bucket);
+        if let Some(buckets) = &mut self.buckets {
+            buckets.unlink(id);
         }
     }
 
@@ -127,11 +125,11 @@ impl Wheel {
         if self.is_idle(now) {
             return None;
         }
-        let id = match self.links.back(DUE) {
+        let id = match self.buckets.as_ref()?.links.back(DUE) {
             Some(id) => id,
             None => self.open_bucket(tick_of(now))?,
         };
-        self.links.unlink(id);
+        self.cancel(id);
         Some(id)
     }
 
@@ -149,10 +147,7 @@ impl Wheel {
     /// When [`pop`](Self::pop) has something to hand out: never before the earliest deadline's bucket begins, and
     /// less than a tick after that deadline at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
-        if self.links.back(DUE).is_some() {
-            return Some(instant_of(self.current));
-        }
-        self.first_bucket().map(|(_, start)| instant_of(start))
+        self.buckets.as_ref()?.first(self.current).map(|(_, start)| instant_of(start))
     }
 
     /// Whether no id is in, as far as is known: it may take a [`pop`](Self::pop) to notice that the last has gone.
@@ -162,53 +157,33 @@ impl Wheel {
 
     /// Forgets every id. Keeps the memory.
     pub(super) fn clear(&mut self) {
-        self.links.clear();
-        self.occupied = [0; LEVELS as usize];
+        if let Some(buckets) = &mut self.buckets {
+            buckets.clear();
+        }
         self.idle_until = u64::MAX;
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.links.capacity()
+        self.buckets.as_ref().map_or(0, |buckets| buckets.links.capacity())
     }
 
     /// Panics where a bucket's mark is wrong or an id is in a bucket beyond its deadline. Returns the number of ids.
     pub(super) fn validate(&self, deadline_of: impl Fn(u32) -> Instant) -> usize {
-        let mut count = 0;
-        let first = self
-            .links
-            .back(DUE)
-            .map(|_| self.current)
-            .or_else(|| self.first_bucket().map(|(_, start)| start));
-        assert!(first.is_none_or(|first| self.idle_until <= first), "idle beyond {first:?}");
-        for list in 0..HEADS {
-            self.links.validate(list);
-            let marked = self.occupied.get((list / SLOTS) as usize).map(|slots| slots >> (list % SLOTS) & 1);
-            assert!(
-                marked.is_none_or(|mark| (mark == 1) == self.links.front(list).is_some()),
-                "mark of {list}"
-            );
-            for id in self.links.iter(list) {
-                let due = due_tick(deadline_of(id));
-                assert!(
-                    list == DUE || self.start_of(list) <= due,
-                    "id {id}, due at {due}, is in bucket {list}"
-                );
-                count += 1;
-            }
-        }
-        count
+        let Some(buckets) = &self.buckets else { return 0 };
+        let first = buckets.first(self.current);
+        assert!(first.is_none_or(|(_, first)| self.idle_until <= first), "idle beyond {first:?}");
+        buckets.validate(self.current, |id| due_tick(deadline_of(id)))
     }
 
     /// Moves time to the earliest bucket if `now` has reached it, else to `now`, which then changes no id's place.
     /// Returns the first id of the due list.
     fn open_bucket(&mut self, now: u64) -> Option<u32> {
-        match self.first_bucket() {
+        let buckets = self.buckets.as_mut()?;
+        match buckets.first(self.current) {
             Some((bucket, start)) if start <= now => {
                 self.current = start;
-                self.unmark(bucket);
-                self.links.move_all(bucket, DUE);
-                self.links.back(DUE)
+                buckets.fall_due(bucket)
             }
             bucket => {
                 self.idle_until = bucket.map_or(u64::MAX, |(_, start)| start);
@@ -217,32 +192,76 @@ impl Wheel {
             }
         }
     }
+}
 
-    /// The earliest occupied bucket and the tick at which it begins.
-    fn first_bucket(&self) -> Option<(u32, u64)> {
+/// The wheel's lists.
+struct Buckets {
+    links: Links<HEADS>,
+    /// Which list each id was put into last. Where that is a bucket that has become the due list, it says the bucket still: both
+    /// begin at the current tick.
+    filed: Vec<u16>,
+    /// Which buckets of each level hold something.
+    occupied: [u64; LEVELS as usize],
+}
+
+impl Buckets {
+    const fn new(ids: usize) -> Self {
+        Self { links: Links::new(ids), filed: Vec::new(), occupied: [0; LEVELS as usize] }
+    }
+
+    fn filed_in(&self, id: u32) -> u32 {
+        self.filed.get(id as usize).copied().unwrap_or_default().into()
+    }
+
+    /// Puts `id`, which is in no list, into one.
+    fn push(&mut self, bucket: u32, id: u32, ids: usize) {
+        reach(&mut self.filed, id, ids, |_| 0);
+        self.note(bucket, id);
+        self.links.push_front(bucket, id);
+    }
+
+    /// Puts `id`, which is in a list, into another.
+    fn transfer(&mut self, bucket: u32, id: u32) {
+        self.note(bucket, id);
+        if let Some(emptied) = self.links.move_front(bucket, id) {
+            self.unmark(emptied);
+        }
+    }
+
+    #[inline]
+    fn unlink(&mut self, id: u32) {
+        if let Some(emptied) = self.links.unlink(id) {
+            self.unmark(emptied);
+        }
+    }
+
+    /// Makes a bucket the due list, which is empty, and returns the first id of that.
+    fn fall_due(&mut self, bucket: u32) -> Option<u32> {
+        self.unmark(bucket);
+        self.links.move_all(bucket, DUE);
+        self.links.back(DUE)
+    }
+
+    /// The earliest list that holds something and the tick at which it begins.
+    fn first(&self, current: u64) -> Option<(u32, u64)> {
+        if self.links.back(DUE).is_some() {
+            return Some((DUE, current));
+        }
         let (level, slots) = (0..LEVELS).zip(self.occupied).find(|&(_, slots)| slots != 0)?;
         let bucket = level * SLOTS + slots.trailing_zeros();
-        Some((bucket, self.start_of(bucket)))
+        Some((bucket, start_of(bucket, current)))
     }
 
-    /// The tick at which a bucket that holds something begins.
-    fn start_of(&self, bucket: u32) -> u64 {
-        let shift = bucket / SLOTS * DIGIT_BITS;
-        let above = self.current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
-        above | u64::from(bucket % SLOTS) << shift
+    fn clear(&mut self) {
+        self.links.clear();
+        self.occupied = [0; LEVELS as usize];
     }
 
-    /// Where a deadline is filed, and how many of its tick's last bits make no difference there.
-    fn bucket_of(&self, due: u64) -> (u32, u32) {
-        if due <= self.current {
-            return (DUE, 0);
+    /// `id` is going to be in this list.
+    fn note(&mut self, bucket: u32, id: u32) {
+        if let Some(filed) = self.filed.get_mut(id as usize) {
+            *filed = bucket as u16;
         }
-        let level = (due ^ self.current).ilog2() / DIGIT_BITS;
-        let shift = level * DIGIT_BITS;
-        (level * SLOTS + (due >> shift) as u32 % SLOTS, shift)
-    }
-
-    fn mark(&mut self, bucket: u32) {
         if let Some(slots) = self.occupied.get_mut((bucket / SLOTS) as usize) {
             *slots |= 1 << (bucket % SLOTS);
         }
@@ -254,6 +273,46 @@ impl Wheel {
             *slots &= !(1 << (bucket % SLOTS));
         }
     }
+
+    fn validate(&self, current: u64, due_of: impl Fn(u32) -> u64) -> usize {
+        let mut count = 0;
+        for list in 0..HEADS {
+            self.links.validate(list);
+            let marked = self.occupied.get((list / SLOTS) as usize).map(|slots| slots >> (list % SLOTS) & 1);
+            assert!(
+                marked.is_none_or(|mark| (mark == 1) == self.links.front(list).is_some()),
+                "mark of {list}"
+            );
+            for id in self.links.iter(list) {
+                let (due, filed) = (due_of(id), self.filed_in(id));
+                if list == DUE {
+                    assert!(start_of(filed, current) <= current, "id {id}, due at once, is not");
+                } else {
+                    assert_eq!(filed, list, "id {id}");
+                    assert!(start_of(list, current) <= due, "id {id}, due at {due}, is in bucket {list}");
+                }
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+/// The tick at which a bucket that holds something begins; the due list began at the first of all.
+fn start_of(bucket: u32, current: u64) -> u64 {
+    let shift = bucket / SLOTS * DIGIT_BITS;
+    let above = current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
+    above | u64::from(bucket % SLOTS) << shift
+}
+
+/// Where a deadline is filed, and the tick at which that begins.
+fn bucket_of(due: u64, current: u64) -> (u32, u64) {
+    if due <= current {
+        return (DUE, due);
+    }
+    let level = (due ^ current).ilog2() / DIGIT_BITS;
+    let shift = level * DIGIT_BITS;
+    (level * SLOTS + (due >> shift) as u32 % SLOTS, due >> shift << shift)
 }
 
 /// The tick in which `now` lies.
@@ -310,7 +369,7 @@ mod tests {
     #[test]
     fn a_deadline_is_filed_by_its_first_differing_digit() {
         // The example of the module's picture: the current tick is (…, 3, 9).
-        let wheel = Wheel::new(at(3 * 64 + 9), 10);
+        let current = 3 * 64 + 9;
         let cases = [
             ((3 * 64 + 17), (0, 17)),
             ((5 * 64 + 2), (1, 5)),
@@ -321,10 +380,11 @@ mod tests {
             (1 << 44, (7, 4)),
         ];
         for (due, (level, slot)) in cases {
-            assert_eq!(wheel.bucket_of(due).0, level * SLOTS + slot, "tick {due}");
+            let (bucket, start) = bucket_of(due, current);
+            assert_eq!((bucket, start), (level * SLOTS + slot, start_of(bucket, current)), "tick {due}");
         }
-        assert_eq!(wheel.bucket_of(3 * 64 + 9).0, DUE);
-        assert_eq!(wheel.bucket_of(0).0, DUE);
+        assert_eq!(bucket_of(current, current).0, DUE);
+        assert_eq!(bucket_of(0, current).0, DUE);
     }
 
     #[test]
@@ -348,17 +408,50 @@ mod tests {
     }
 
     #[test]
-    fn a_later_deadline_changes_nothing_before_it_is_looked_at() {
+    fn a_deadline_that_moves_leaves_its_id_where_that_comes_out_in_time() {
+        let (bucket, before, filed, late) = (at(5 * 64), at(4 * 64), at(5 * 64 + 2), at(1 << 30));
+        let mut wheel = Wheel::new(at(3 * 64 + 9), 1);
+        wheel.schedule(0, filed);
+        // The deadline moves to, and from then on the id comes out at:
+        for (from, to, next) in [
+            (filed, late, bucket),
+            (late, at(5 * 64 + 1), bucket),
+            (at(5 * 64 + 1), bucket, bucket),
+            (bucket, at(5 * 64 - 1), before),
+            (at(5 * 64 - 1), late, before),
+            (late, filed, before),
+        ] {
+            wheel.reschedule(0, from, to);
+            assert_eq!((wheel.validate(|_| to), wheel.next()), (1, Some(next)), "to {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_has_become_later_is_looked_at_too_early() {
         let (early, late) = (at(5 * 64 + 2), at(1 << 30));
         let mut wheel = Wheel::new(at(3 * 64 + 9), 1);
         wheel.schedule(0, early);
         wheel.reschedule(0, early, late);
-        assert_eq!((wheel.validate(|_| late), wheel.next()), (1, Some(at(5 * 64))), "too early");
         assert_eq!(wheel.pop(early), Some(0));
         wheel.schedule(0, late);
         assert_eq!((wheel.pop(early), wheel.next()), (None, Some(late)));
         wheel.reschedule(0, late, early);
         assert_eq!(wheel.next(), Some(early), "an earlier one counts at once");
+    }
+
+    #[test]
+    fn a_bucket_that_falls_due_keeps_its_ids_until_they_are_looked_at() {
+        let bucket = at(5 * 64);
+        let mut wheel = Wheel::new(at(3), 3);
+        (0..3).for_each(|id| wheel.schedule(id, at(5 * 64 + 7)));
+        assert_eq!(wheel.pop(bucket), Some(0));
+        // Two are due; one of them moves to later, one to a time that is over.
+        wheel.reschedule(1, at(5 * 64 + 7), at(900));
+        wheel.reschedule(2, at(5 * 64 + 7), at(4));
+        let deadlines = [at(0), at(900), at(4)];
+        assert_eq!(wheel.validate(|id| deadlines.get(id as usize).copied().expect("one of three")), 2);
+        assert_eq!((wheel.pop(bucket), wheel.pop(bucket), wheel.pop(bucket)), (Some(1), Some(2), None));
+        assert_eq!(wheel.next(), None);
     }
 
     #[test]
