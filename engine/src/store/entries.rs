@@ -106,7 +106,6 @@ impl<K, V, S> Store<K, V, S> {
         let entry = self.slab.get_mut(id)?;
         let cause = self.stats.make_way(Bound::Entries, entry.is_over(self.now));
         self.stats.inserts += 1;
-        self.steps += 1;
         core::mem::swap(&mut entry.key, key);
         core::mem::swap(&mut entry.value, value);
         let ended = core::mem::replace(&mut entry.deadline, deadline);
@@ -115,9 +114,11 @@ impl<K, V, S> Store<K, V, S> {
         self.enter(hash, id);
         self.order.insert(id, hash);
         self.wheel.reschedule(id, ended, deadline);
-        self.bytes -= self.weights.get(id);
-        self.weigh(id, bytes);
-        self.bytes += bytes;
+        let weight = self.weights.get(id);
+        if bytes != weight {
+            self.weigh(id, bytes);
+            self.bytes = self.bytes - weight + bytes;
+        }
         Some(cause)
     }
 
@@ -310,7 +311,6 @@ impl<K, V, S> Store<K, V, S> {
             return true;
         }
         let Some(entry) = self.order.evict().and_then(|id| self.detach_evicted(id)) else { return false };
-        self.steps += 1;
         let cause = self.stats.make_way(bound, entry.is_over(self.now));
         self.report(entry.key, entry.value, cause);
         true

@@ -30,6 +30,11 @@ impl<const HEADS: u32, T: Copy + Default> Links<HEADS, T> {
         Self { cells: Vec::new(), limit: ids.saturating_add(HEADS as usize) }
     }
 
+    /// How many ids there can be.
+    pub(super) fn ids(&self) -> usize {
+        self.limit.saturating_sub(HEADS as usize)
+    }
+
     /// The first id of the list, unless it is empty.
     pub(super) fn front(&self, head: u32) -> Option<u32> {
         self.next(head).checked_sub(HEADS)

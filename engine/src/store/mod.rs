@@ -40,8 +40,9 @@
 //!
 //! Processors share memory by the line, and one that has to fetch what another has written waits as long as a look-up takes. So
 //! what nearly every operation writes, the counters and the time, lies at the front, where a driver's lock is, whose line
-//! whoever locks it has fetched; what a read only looks at lies on another, and is fetched while that is under way; what
-//! is written where an entry comes or goes lies behind that. Nothing is written that is the same already.
+//! whoever locks it has fetched; what a read only looks at lies on another, and is read while that is under way, which it could
+//! not be on the lock's own; what the policy writes where an entry comes or goes lies together behind that. Nothing is written
+//! that is the same already.
 //!
 //! # Life of an entry
 //!
@@ -164,16 +165,17 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     now: Instant,
     /// Apart, as what has ended is: few have it, and what a read looks at lies closer together.
     idle: Option<Box<Idle>>,
-    // Up to the second, where what is written lies when an entry comes or goes.
+    // Up to the second, which nobody looks at where a value takes the place of one of as many bytes.
     stats: StoreStats,
     /// The sum of the entries' bytes.
     bytes: u64,
-    steps: u64,
+    /// Entries that sweeps have looked at.
+    looks: u64,
     // Up to the third, with what else is written to set a value.
     wheel: Wheel,
     weights: Weights,
-    // On the fourth, with the slab's array at its beginning and the uses at its end, all that a read looks at; under LRU it
-    // looks at the list behind that as well.
+    // On the fourth, with the slab's array at its beginning and the uses at its end, all that a read looks at. On the fifth, what
+    // the policy changes where an entry comes or goes; under LRU a read looks there as well.
     slab: Slab<K, V>,
     index: HashTable<u32>,
     order: Ordering,
@@ -199,7 +201,7 @@ impl<K, V, S> Store<K, V, S> {
             idle: config.time_to_idle.map(|after| Box::new(Idle::new(after, capacity))),
             stats: StoreStats::default(),
             bytes: 0,
-            steps: 0,
+            looks: 0,
             wheel: Wheel::new(now, capacity),
             weights: Weights::new(),
             slab: Slab::new(capacity as u32),
@@ -353,7 +355,7 @@ impl<K, V, S> Store<K, V, S> {
         let mut removed = 0;
         for _ in 0..budget {
             let Some(id) = self.wheel.pop(now) else { break };
-            self.steps += 1;
+            self.looks += 1;
             let Some(entry) = self.slab.get(id) else { continue };
             if entry.is_over(now) {
                 self.expire(id);
@@ -377,7 +379,7 @@ impl<K, V, S> Store<K, V, S> {
     #[doc(hidden)]
     #[must_use]
     pub fn steps(&self) -> u64 {
-        self.steps
+        self.looks + self.stats.evictions()
     }
 }
 

@@ -10,23 +10,24 @@ use core::ops::AddAssign;
 ///
 /// Counters of several stores (shards) add up with `+=`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)] // first what nearly every operation counts: see the store
 pub struct StoreStats {
     /// Reads that found a live entry.
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
-    /// Entries that came in under a key that had none.
-    pub inserts: u64,
     /// Values that replaced a live entry's.
     pub updates: u64,
-    /// Entries that ended by their deadline, whoever noticed: a read, a write or a sweep.
-    pub expired: u64,
-    /// Entries that the caller ended: removed, cleared, or given up because their new value was refused.
-    pub removals: u64,
+    /// Entries that came in under a key that had none.
+    pub inserts: u64,
     /// Live entries that went because there were `max_entries` already.
     pub evicted_for_entries: u64,
     /// Live entries that went because the sum of bytes would have passed `max_bytes`.
     pub evicted_for_bytes: u64,
+    /// Entries that ended by their deadline, whoever noticed: a read, a write or a sweep.
+    pub expired: u64,
+    /// Entries that the caller ended: removed, cleared, or given up because their new value was refused.
+    pub removals: u64,
     /// Values that were refused as larger than the store could ever hold.
     pub refused: u64,
 }

@@ -372,7 +372,7 @@ fn an_entry_costs_what_the_docs_say() {
 
 #[cfg(target_pointer_width = "64")]
 #[test]
-fn what_an_adaptive_read_looks_at_lies_on_two_cache_lines_behind_a_lock() {
+fn what_an_operation_looks_at_lies_on_few_cache_lines_behind_a_lock() {
     use core::mem::offset_of;
     type Numbers = Store<u64, u64, ()>;
     let place = |offset: usize| ((offset + 8) / 64, (offset + 8) % 64);
@@ -381,6 +381,8 @@ fn what_an_adaptive_read_looks_at_lies_on_two_cache_lines_behind_a_lock() {
         (place(offset_of!(Numbers, now)), place(offset_of!(Numbers, idle)), counters),
         ((0, 8), (0, 16), (0, 24))
     );
+    let last = counters.1 + offset_of!(StoreStats, evicted_for_entries);
+    assert_eq!(last, 56, "what an exchange counts ends with the line");
     // An array's pointer and length before it, and after it those of the uses.
     let (index, order) = (place(offset_of!(Numbers, index)), place(offset_of!(Numbers, order)));
     assert_eq!((index, order), ((3, 16), (3, 48)));

@@ -109,42 +109,38 @@ impl Seat {
 }
 
 /// The order; a walk goes through the window and then the main part, each from new to old.
+#[repr(C)] // first what changes whenever an id comes or goes
 pub(crate) struct Adaptive {
-    links: Links<2, Seat>,
     /// Ids in both parts.
     len: usize,
+    age: Age,
+    /// The share of all entries that the window may have.
+    share: u64,
     /// Of another width than `len`: two alike are changed by one instruction, which reads both at once and waits where one
     /// has just been written alone.
     in_window: u32,
-    /// The share of all entries that the window may have.
-    share: u64,
-    age: Age,
+    /// Whose uses to refresh next.
+    stale: u32,
     lost: Ghosts,
+    links: Links<2, Seat>,
     /// How often keys were counted that are not in the main part.
     sketch: Sketch,
     random: fastrand::Rng,
-    /// As many entries as the sketch and the ghosts are made for.
-    room: usize,
-    ids: usize,
-    /// Whose uses to refresh next.
-    stale: u32,
 }
 
 impl Adaptive {
     /// An empty order of the ids `0..ids`.
     pub(super) fn new(ids: usize) -> Self {
         Self {
-            links: Links::new(ids),
             len: 0,
-            in_window: 0,
-            share: FIRST_SHARE,
             age: Age::default(),
+            share: FIRST_SHARE,
+            in_window: 0,
+            stale: 0,
             lost: Ghosts::new(),
+            links: Links::new(ids),
             sketch: Sketch::default(),
             random: fastrand::Rng::with_seed(0),
-            room: 0,
-            ids,
-            stale: 0,
         }
     }
 
@@ -168,9 +164,9 @@ impl Adaptive {
     /// grows nobody has to go.
     #[cold]
     fn grow(&mut self) {
-        self.room = self.room.saturating_mul(2).max(64);
-        self.sketch.resize(self.room);
-        self.lost.resize((self.room.min(self.ids) / GHOSTS_OF).max(MIN_GHOSTS) as u32);
+        let room = self.sketch.room().saturating_mul(2).max(64);
+        self.sketch.resize(room);
+        self.lost.resize((room.min(self.links.ids()) / GHOSTS_OF).max(MIN_GHOSTS) as u32);
     }
 
     /// Moves the border if this key was lost just now.
@@ -261,12 +257,12 @@ impl Adaptive {
 
 impl Order for Adaptive {
     fn insert(&mut self, id: u32, hash: u64, uses: &mut Uses) {
-        if self.len >= self.room {
+        if self.len >= self.sketch.room() {
             self.grow();
         }
         let seat = Seat::in_window(hash);
         self.steer(seat.print());
-        uses.reach(id, self.ids);
+        uses.reach(id, self.links.ids());
         uses.set(id, 0, self.age.halvings());
         self.stale = uses.refresh(self.stale, self.age.halvings());
         self.links.push_front(WINDOW, id);
@@ -337,6 +333,17 @@ impl Order for Adaptive {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn what_changes_with_an_entry_fits_a_cache_line() {
+        let changed = core::mem::offset_of!(Adaptive, lost) + 2 * size_of::<u32>();
+        assert_eq!(
+            (align_of::<Adaptive>(), changed),
+            (8, 48),
+            "it lies behind the uses, which end with a line"
+        );
+    }
 
     #[test]
     fn a_ghost_moves_the_border_by_a_thousandth_and_by_about_an_entry_at_least() {

@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 
 /// The last few keys that went from each of two parts, by 31 bits of their hashes, which are all that is known of
 /// them. In a table by these; one that falls on another's place displaces it. The two parts' places are side by side: whoever comes in is looked for in both.
+#[repr(C)] // first what each of them changes
 pub(super) struct Ghosts {
-    /// A power of two of them, four for each ghost that counts, or none.
-    slots: Vec<[Ghost; 2]>,
     /// How many have gone from each part, modulo 2^32, beginning with as many as count: an empty slot is then too old.
     turns: [u32; 2],
     /// How many of a part count.
     depth: u32,
+    /// A power of two of them, four for each ghost that counts, or none.
+    slots: Vec<[Ghost; 2]>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -21,7 +22,7 @@ struct Ghost {
 
 impl Ghosts {
     pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), turns: [0; 2], depth: 0 }
+        Self { turns: [0; 2], depth: 0, slots: Vec::new() }
     }
 
     /// Begins anew and remembers `depth` of each part from now on.

@@ -40,6 +40,11 @@ impl Sketch {
         self.blocks.resize(blocks, Block::default());
     }
 
+    /// For how many entries there are counters.
+    pub(super) fn room(&self) -> usize {
+        self.blocks.len() * ENTRIES_PER_BLOCK
+    }
+
     /// Forgets all counts. Keeps the memory.
     pub(super) fn clear(&mut self) {
         self.blocks.fill(Block::default());
