@@ -105,15 +105,20 @@ impl<K, V, S> Store<K, V, S> {
         let id = self.order.evict()?;
         let entry = self.slab.get_mut(id)?;
         let cause = self.stats.make_way(Bound::Entries, entry.is_over(self.now));
+        if cause == RemovalCause::Expired {
+            self.looks += 1;
+        }
         self.stats.inserts += 1;
         core::mem::swap(&mut entry.key, key);
         core::mem::swap(&mut entry.value, value);
-        let ended = core::mem::replace(&mut entry.deadline, deadline);
+        entry.deadline = deadline;
         let old = core::mem::replace(&mut entry.hash, hash);
         self.strike(old, id);
         self.enter(hash, id);
         self.order.insert(id, hash);
-        self.wheel.reschedule(id, ended, deadline);
+        // Its own place there: the other's would be looked at for nothing, before what is over.
+        self.wheel.cancel(id);
+        self.wheel.schedule(id, deadline);
         let weight = self.weights.get(id);
         if bytes != weight {
             self.weigh(id, bytes);
@@ -312,6 +317,9 @@ impl<K, V, S> Store<K, V, S> {
         }
         let Some(entry) = self.order.evict().and_then(|id| self.detach_evicted(id)) else { return false };
         let cause = self.stats.make_way(bound, entry.is_over(self.now));
+        if cause == RemovalCause::Expired {
+            self.looks += 1;
+        }
         self.report(entry.key, entry.value, cause);
         true
     }

@@ -1,6 +1,6 @@
 //! Time to idle: deadlines that each use moves.
 
-use super::slab::reach;
+use super::growth::reach;
 use crate::Instant;
 use alloc::vec::Vec;
 use core::time::Duration;

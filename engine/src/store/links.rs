@@ -1,6 +1,6 @@
 //! Circular doubly linked lists whose links are `u32`s in one array.
 
-use super::slab::reach;
+use super::growth::reach;
 use alloc::vec::Vec;
 
 /// Many lists over one set of ids, each id in at most one list at a time. With each id goes what its list's owner wants

@@ -40,8 +40,8 @@
 //!
 //! Processors share memory by the line, and one that has to fetch what another has written waits as long as a look-up takes. So
 //! what nearly every operation writes, the counters and the time, lies at the front, where a driver's lock is, whose line
-//! whoever locks it has fetched; what a read only looks at lies on another, and is read while that is under way, which it could
-//! not be on the lock's own; what the policy writes where an entry comes or goes lies together behind that. Nothing is written
+//! whoever locks it has fetched; what a read only looks at lies on another, and is read while the lock's is on its way, which it
+//! could not be from that; what the policy writes where an entry comes or goes lies together behind that. Nothing is written
 //! that is the same already.
 //!
 //! # Life of an entry
@@ -62,7 +62,7 @@
 //! * Neither bound is ever exceeded, not even between two steps of one call.
 //! * Overwriting a key evicts nobody, unless its new size makes the sum of bytes too large. It refreshes recency.
 //! * Victims are expired entries first, then what the [`Policy`] says: by default the least recently used. An expired
-//!   entry is *known* to be expired up to a tick (1.05 ms) after its deadline, or later where more entries fell due than the sweeps had steps for;
+//!   entry is *known* to be expired up to a tick (1.05 ms) after its deadline, or later where sweeps had more entries to look at than steps;
 //!   reads are exact whatever the sweep has got to.
 //! * A value that could never fit is refused with [`TooLarge`], and **the key's old value is gone**: it must not be
 //!   readable as if it were current. Nothing else is evicted.
@@ -81,6 +81,7 @@
 
 mod config;
 mod entries;
+mod growth;
 mod hashed;
 mod idle;
 mod jitter;
@@ -150,8 +151,7 @@ const LATEST: Instant = Instant::from_nanos(u64::MAX - 2);
 
 /// Steps of sweeping that an insert does on the side. A deadline is looked at once a level at most, so inserts alone
 /// keep up with the expiry of what was inserted. One that reads or renewals have moved to later is looked at once more, however
-/// often they have: where there is hardly an insert for many of these, a driver's sweeps keep up. So is one that got an evicted
-/// entry's place, but it took an insert to get there.
+/// often they have: where there is hardly an insert for many of these, a driver's sweeps keep up.
 const STEPS_PER_INSERT: usize = wheel::LEVELS as usize;
 
 /// A bounded map from `K` to `V` with exact LRU and deadlines. See the [module](self) for what is promised.
@@ -165,11 +165,11 @@ pub struct Store<K, V, S = foldhash::quality::SeedableRandomState> {
     now: Instant,
     /// Apart, as what has ended is: few have it, and what a read looks at lies closer together.
     idle: Option<Box<Idle>>,
-    // Up to the second, which nobody looks at where a value takes the place of one of as many bytes.
+    // Up to the second, which is not written where a value takes the place of one of as many bytes.
     stats: StoreStats,
     /// The sum of the entries' bytes.
     bytes: u64,
-    /// Entries that sweeps have looked at.
+    /// Entries that were looked at and not evicted alive: by sweeps, and victims that were over.
     looks: u64,
     // Up to the third, with what else is written to set a value.
     wheel: Wheel,
@@ -347,8 +347,9 @@ impl<K, V, S> Store<K, V, S> {
     /// Removes entries whose deadline is over, in at most `budget` steps, and returns how many it removed.
     ///
     /// A step looks at one entry: it is removed, or filed closer to its deadline. A deadline is looked at eight times
-    /// at most, and once more where it has become a later one, or its entry came in an evicted one's place. Whether anything is left to do now, [`next_expiry`](Self::next_expiry) says. Sweeping is never needed
-    /// for correctness, only to give memory back; inserts do a few steps of it on the side.
+    /// at most, and once more where it has become a later one. Whether anything is left to do now,
+    /// [`next_expiry`](Self::next_expiry) says. Sweeping is never needed for correctness, only to give memory back; inserts do a
+    /// few steps of it on the side.
     #[inline(never)]
     pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
         let now = self.advance(now);

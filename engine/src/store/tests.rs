@@ -184,6 +184,21 @@ fn renewed_entry_survives_its_old_bucket() {
 }
 
 #[test]
+fn who_makes_way_is_a_step_whether_he_is_over_or_not() {
+    for (deadline, expected) in [(NEVER, (0, 100)), (Instant::from_nanos(5), (100, 0))] {
+        let config = StoreConfig { max_bytes: 100, ..StoreConfig::default() };
+        let mut store = Store::new(config, FixedState::default(), Instant::EPOCH);
+        for key in 0..100 {
+            store.insert(Instant::EPOCH, key, (), 1, deadline).expect("fits");
+        }
+        let steps = store.steps();
+        store.insert(Instant::from_nanos(6), 100, (), 100, NEVER).expect("fits");
+        assert_eq!((store.steps() - steps, store.len()), (100, 1), "within the tick, no sweep knows");
+        assert_eq!((store.stats().expired, store.stats().evictions()), expected);
+    }
+}
+
+#[test]
 fn a_jump_of_years_takes_as_many_steps_as_there_are_entries() {
     let year = Duration::from_secs(365 * 86_400);
     let mut store = of_entries(100);
@@ -396,20 +411,22 @@ fn memory_ends_at_the_bound_without_slack() {
     for key in 0..KEYS {
         store.insert(at(0), key, (), 1, at(10)).expect("fits");
     }
-    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 0]);
+    let wheel = 1000 + wheel::HEADS as usize;
+    assert_eq!(store.memory(), [1000, 1001, wheel, 1000, 0]);
     for key in 0..KEYS {
         store.insert(at(0), key, (), key.into(), at(10)).expect("fits");
     }
-    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000]);
+    assert_eq!(store.memory(), [1000, 1001, wheel, 1000, 1000]);
     store.clear();
     store.insert(at(0), 0, (), 1, at(10)).expect("fits");
-    assert_eq!(store.memory(), [1000, 1001, 1000 + wheel::HEADS as usize, 1000], "clear keeps it");
+    assert_eq!(store.memory(), [1000, 1001, wheel, 1000, 1000], "clear keeps it");
 }
 
 impl<K, V, S> Store<K, V, S> {
-    /// Capacities of the slab, the order of use, the wheel and the weights.
-    fn memory(&self) -> [usize; 4] {
-        [self.slab.capacity(), self.order.capacity(), self.wheel.capacity(), self.weights.capacity()]
+    /// Capacities of the slab, the order of use, the wheel's links and places, and the weights.
+    fn memory(&self) -> [usize; 5] {
+        let [links, filed] = self.wheel.capacity();
+        [self.slab.capacity(), self.order.capacity(), links, filed, self.weights.capacity()]
     }
 }
 

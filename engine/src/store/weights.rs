@@ -1,6 +1,6 @@
 //! What each entry weighs.
 
-use super::slab::reach;
+use super::growth::reach;
 use alloc::vec::Vec;
 
 /// A number for each id, kept once as long as all ids have the same: that is what they have where entries are counted and
