@@ -28,9 +28,9 @@
 //! one at a time, and the caller, who knows the id's true deadline, removes what is over and schedules the rest
 //! again: one level lower at least, so an id is looked at once a level at most.
 //!
-//! A deadline that moves leaves its id where it is, as long as the bucket begins no later than that: the id then comes
-//! out too early, once for however often it has moved. Renewals move a deadline to later, for which that is always so; an
-//! id whose deadline goes to and fro has soon found the bucket of its earliest.
+//! A deadline that moves leaves its id where it is, as long as the bucket there begins no later than that. The id then comes
+//! out too early, and is looked at once more for however often the deadline has moved. Renewals move one to later, for which
+//! that is always so; an id whose deadline goes to and fro has soon found the bucket of its earliest.
 
 use super::growth::reach;
 use super::links::{self, Links};
