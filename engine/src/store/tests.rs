@@ -195,6 +195,12 @@ fn who_makes_way_is_a_step_whether_he_is_over_or_not() {
         store.insert(Instant::from_nanos(6), 100, (), 100, NEVER).expect("fits");
         assert_eq!((store.steps() - steps, store.len()), (100, 1), "within the tick, no sweep knows");
         assert_eq!((store.stats().expired, store.stats().evictions()), expected);
+
+        let mut full =
+            Store::new(StoreConfig { max_entries: 1, ..config }, FixedState::default(), Instant::EPOCH);
+        full.insert(Instant::EPOCH, 0, (), 1, deadline).expect("fits");
+        full.insert(Instant::from_nanos(6), 1, (), 1, NEVER).expect("fits");
+        assert_eq!(full.steps(), 1, "in an exchange as well");
     }
 }
 
