@@ -62,8 +62,8 @@
 //! * Neither bound is ever exceeded, not even between two steps of one call.
 //! * Overwriting a key evicts nobody, unless its new size makes the sum of bytes too large. It refreshes recency.
 //! * Victims are expired entries first, then what the [`Policy`] says: by default the least recently used. An expired
-//!   entry is *known* to be expired up to a tick (1.05 ms) after its deadline, or later where sweeps had more entries to look at than steps;
-//!   reads are exact whatever the sweep has got to.
+//!   entry is *known* to be expired up to a tick (1.05 ms) after its deadline, or later where sweeps had more entries to look
+//!   at than steps; reads are exact whatever the sweep has got to.
 //! * A value that could never fit is refused with [`TooLarge`], and **the key's old value is gone**: it must not be
 //!   readable as if it were current. Nothing else is evicted.
 //! * `max_entries` of zero stores nothing: each insert is its own victim.

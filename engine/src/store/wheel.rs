@@ -100,7 +100,7 @@ impl Wheel {
     fn refile(&mut self, id: u32, deadline: Instant) {
         let Some(buckets) = &self.buckets else { return };
         let due = due_tick(deadline);
-        if buckets.start_for(id, self.current) > due {
+        if buckets.list_start(id, self.current) > due {
             self.bring_forward(id, due);
         }
     }
@@ -212,7 +212,7 @@ impl Buckets {
     }
 
     /// The tick at which the list begins that `id` is in.
-    fn start_for(&self, id: u32, current: u64) -> u64 {
+    fn list_start(&self, id: u32, current: u64) -> u64 {
         self.filed.get(id as usize).map_or(u64::MAX, |&list| start_of(list.into(), current))
     }
 
@@ -292,7 +292,7 @@ impl Buckets {
                 "mark of {list}"
             );
             for id in self.links.iter(list) {
-                let (due, start) = (due_of(id), self.start_for(id, current));
+                let (due, start) = (due_of(id), self.list_start(id, current));
                 if list == DUE {
                     assert!(start <= current, "id {id} is due, and its bucket begins at {start}");
                 } else {
