@@ -1,5 +1,7 @@
 //! What becomes of entries: in, changed, out, with every structure kept in step.
 
+use super::fingerprint::{Fingerprint, indexed};
+use super::policy::Ordering;
 use super::slab::{Entry, is_over};
 use super::{EntryRef, LATEST, Removal, RemovalCause, STEPS_PER_INSERT, Store};
 use crate::Instant;
@@ -27,7 +29,7 @@ impl<K, V, S> Store<K, V, S> {
         Q: Equivalent<K> + ?Sized,
     {
         let is_it = |&id: &u32| self.slab.get(id).is_some_and(|entry| key.equivalent(&entry.key));
-        self.index.find(hash, is_it).copied()
+        self.index.find(indexed(hash, self.index.num_buckets()), is_it).copied()
     }
 
     /// The id of `key`'s entry. Where that is over, it goes, and there is none.
@@ -72,9 +74,9 @@ impl<K, V, S> Store<K, V, S> {
         }
         while self.len() >= self.capacity && self.make_room(Bound::Entries) {}
         self.make_bytes(bytes);
-        let id = self.slab.insert(Entry { hash, deadline, key, value });
+        let id = self.slab.insert(Entry { deadline, key, value });
         self.enter(hash, id);
-        self.order.insert(id, hash);
+        self.order.insert(id, Fingerprint::of(hash));
         self.wheel.schedule(id, deadline);
         if let Some(idle) = &mut self.idle {
             idle.set_end(id, end);
@@ -112,10 +114,9 @@ impl<K, V, S> Store<K, V, S> {
         core::mem::swap(&mut entry.key, key);
         core::mem::swap(&mut entry.value, value);
         entry.deadline = deadline;
-        let old = core::mem::replace(&mut entry.hash, hash);
-        self.strike(old, id);
+        self.strike(id);
         self.enter(hash, id);
-        self.order.insert(id, hash);
+        self.order.insert(id, Fingerprint::of(hash));
         // Its own place there: the other's would be looked at for nothing, before what is over.
         self.wheel.cancel(id);
         self.wheel.schedule(id, deadline);
@@ -133,12 +134,14 @@ impl<K, V, S> Store<K, V, S> {
         if self.len() >= self.index_room.min(self.index.capacity()) {
             self.renew_index();
         }
-        self.index.insert_unique(hash, id, |&id| self.slab.hash_of(id));
+        let places = self.index.num_buckets();
+        self.index.insert_unique(indexed(hash, places), id, hashes(&self.order, places));
     }
 
-    /// Takes an entry, whose key had this hash, out of the index.
+    /// Takes an entry, which no other has come for in the order yet, out of the index.
     #[inline]
-    fn strike(&mut self, hash: u64, id: u32) {
+    fn strike(&mut self, id: u32) {
+        let hash = hashes(&self.order, self.index.num_buckets())(&id);
         if let Ok(slot) = self.index.find_entry(hash, |&other| other == id) {
             slot.remove();
         }
@@ -161,9 +164,9 @@ impl<K, V, S> Store<K, V, S> {
         } else {
             self.index.clear();
         }
-        let hash = |id: &u32| self.slab.hash_of(*id);
+        let hash_of = hashes(&self.order, self.index.num_buckets());
         for id in self.order.iter() {
-            self.index.insert_unique(hash(&id), id, hash);
+            self.index.insert_unique(hash_of(&id), id, hash_of);
         }
     }
 
@@ -284,7 +287,7 @@ impl<K, V, S> Store<K, V, S> {
     #[inline]
     fn detach_evicted(&mut self, id: u32) -> Option<Entry<K, V>> {
         let entry = self.slab.remove(id)?;
-        self.strike(entry.hash, id);
+        self.strike(id);
         self.wheel.cancel(id);
         self.bytes -= self.weights.get(id);
         Some(entry)
@@ -332,6 +335,12 @@ impl<K, V, S> Store<K, V, S> {
     fn weigh(&mut self, id: u32, bytes: u64) {
         self.weights.set(id, bytes, self.len() > 1, self.capacity);
     }
+}
+
+/// Under which hash an index of so many places knows each id.
+#[inline]
+fn hashes(order: &Ordering, places: usize) -> impl Fn(&u32) -> u64 + Copy {
+    move |id| indexed(order.fingerprint(*id).hash(), places)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!   key ──hash──▶ index: HashTable<u32> ──id──▶ slab: [ entry | hole | entry | entry | … ]
-//!                                                       hash, deadline, key, value
+//!                                                       deadline, key, value
 //!
 //!   lru:    head ⇄ 7 ⇄ 2 ⇄ 9 ⇄ 4 ⇄ head              every id, the most recently used first
 //!   wheel:  bucket 17 ⇄ 2 ⇄ bucket 17                  ids with a deadline, by the time they fall due
@@ -31,9 +31,9 @@
 //! ```
 //!
 //! Keys and values live once, in the slab. Everything else speaks of them by `u32` ids: the index, the order of use,
-//! and the hierarchical timer wheel of Varghese and Lauck (1987). The lists of the last two are links in arrays of
-//! their own, so that each is a structure over ids that can be read and tested alone; so are the weights, and what a time
-//! to idle remembers.
+//! which keeps a fingerprint of each key's hash, and the hierarchical timer wheel of Varghese and Lauck (1987). The lists of
+//! the last two are links in arrays of their own, so that each is a structure over ids that can be read and tested alone; so
+//! are the weights, and what a time to idle remembers.
 //!
 //! Values are kept as they are given. A `Bytes` that is a slice of a read buffer would keep the whole buffer alive:
 //! copy it first.
@@ -73,7 +73,7 @@
 //! Reads, writes, renewals and removals are constant time and do at most a fixed number of steps of other work: no
 //! number of entries that expire at once makes an operation wait for all of them. What is not constant: `clear`,
 //! `remove_if` and dropping the store visit every entry, a heavy value under `max_bytes` evicts as many light ones
-//! as it displaces, and growth is amortised (the index rehashes stored hashes, never keys; so it does, in the
+//! as it displaces, and growth is amortised (the index is made anew from fingerprints, never from keys; so it is, in the
 //! memory that it has, where those that were removed have filled it with marks, which is rare). A hit allocates nothing;
 //! an insert allocates only where the slab, the lists or the index grow to a new high-water mark.
 //!
@@ -81,6 +81,7 @@
 
 mod config;
 mod entries;
+mod fingerprint;
 mod growth;
 mod hashed;
 mod idle;
@@ -120,14 +121,14 @@ pub use stats::StoreStats;
 use weights::Weights;
 use wheel::Wheel;
 
-/// Bytes that a store spends per entry beyond the key and the value at most when it is full of `max_entries`, 59: 16 in the
-/// slab (hash, deadline), 8 for the weight, 8 in the order of use, 10 in the timer wheel, and 9 to 17 in the index (5 per
-/// place, of which 7/24 to 7/12 are used).
+/// Bytes that a store spends per entry beyond the key and the value at most when it is full of `max_entries`, 55: 8 in the
+/// slab (deadline), 8 for the weight, 12 in the order of use (links, fingerprint), 10 in the timer wheel, and 9 to
+/// 17 in the index (5 per place, of which 7/24 to 7/12 are used).
 ///
 /// The weight's 8 are spent only where weights differ, the wheel's only where deadlines are used; the wheel's buckets add 4 KiB
-/// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 16 to 24.
+/// per store then. A time to idle costs 8 more, and [`Policy::Adaptive`] 12 to 20.
 pub const ENTRY_OVERHEAD: u64 =
-    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + links::OVERHEAD + wheel::OVERHEAD + 17) as u64;
+    (Slab::<u64, u64>::OVERHEAD + Weights::OVERHEAD + policy::OVERHEAD + wheel::OVERHEAD + 17) as u64;
 
 /// An entry as [`Store::iter`] shows it.
 #[derive(Debug)]

@@ -6,8 +6,6 @@ use alloc::vec::Vec;
 
 /// What the store keeps of an entry, next to its key and value.
 pub(super) struct Entry<K, V> {
-    /// The whole hash: growing the index and evicting never touch the key again.
-    pub(super) hash: u64,
     pub(super) deadline: Instant,
     pub(super) key: K,
     pub(super) value: V,
@@ -67,12 +65,6 @@ impl<K, V> Slab<K, V> {
             Slot::Occupied(entry) => Some(entry),
             Slot::Vacant { .. } => None,
         }
-    }
-
-    /// The hash of an entry that is held.
-    #[inline]
-    pub(super) fn hash_of(&self, id: u32) -> u64 {
-        self.get(id).map_or(0, |entry| entry.hash)
     }
 
     /// Stores an entry in the hole left last, or at the end. The caller keeps the limit.

@@ -1,6 +1,7 @@
 //! The store's invariants, checked in full. For tests and the simulator.
 
 use super::Store;
+use super::fingerprint::Fingerprint;
 use core::hash::{BuildHasher, Hash};
 
 impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
@@ -11,8 +12,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Store<K, V, S> {
         let (mut entries, mut timed, mut bytes) = (0, 0, 0);
         for id in self.order.iter() {
             let entry = self.slab.get(id).expect("the order of use holds occupied slots only");
-            assert_eq!(entry.hash, self.hasher.hash_one(&entry.key), "the stored hash is the key's");
-            assert_eq!(self.find(entry.hash, &entry.key), Some(id), "the index finds the entry by its key");
+            let hash = self.hasher.hash_one(&entry.key);
+            assert_eq!(self.order.fingerprint(id), Fingerprint::of(hash), "the fingerprint is the key's");
+            assert_eq!(self.find(hash, &entry.key), Some(id), "the index finds the entry by its key");
             entries += 1;
             timed += usize::from(!entry.deadline.is_never());
             bytes += self.weights.get(id);

@@ -50,6 +50,7 @@
 //! and gets stuck where recency rules (a working set that drifts): the few hits per entry that the window's tail adds
 //! do not show in its average.
 
+use super::super::fingerprint::Fingerprint;
 use super::super::links::Links;
 use super::Order;
 use super::age::Age;
@@ -82,16 +83,16 @@ const CHANCES: u32 = 128;
 const WINDOW: u32 = 0;
 const MAIN: u32 = 1;
 
-/// Which part an id is in, in the highest bit, and 31 bits of its key's hash: enough for the sketch and the ghosts, and
+/// Which part an id is in, in the highest bit, and the fingerprint of its key: enough for the sketch and the ghosts, and
 /// next to the links, so that whoever passes by need not look at the entry.
 #[derive(Clone, Copy, Default)]
 struct Seat(u32);
 
 impl Seat {
-    const IN_MAIN: u32 = 1 << 31;
+    const IN_MAIN: u32 = !Fingerprint::MASK;
 
-    fn in_window(hash: u64) -> Self {
-        Self((hash >> 32 ^ hash) as u32 & !Self::IN_MAIN)
+    fn in_window(fingerprint: Fingerprint) -> Self {
+        Self(fingerprint.get())
     }
 
     fn in_main(self) -> Self {
@@ -102,9 +103,9 @@ impl Seat {
         self.0 & Self::IN_MAIN != 0
     }
 
-    /// That of the key.
-    fn print(self) -> u32 {
-        self.0 & !Self::IN_MAIN
+    /// The key's.
+    fn fingerprint(self) -> Fingerprint {
+        Fingerprint::from_word(self.0)
     }
 }
 
@@ -170,11 +171,11 @@ impl Adaptive {
     }
 
     /// Moves the border if this key was lost just now.
-    fn steer(&mut self, print: u32) {
-        if self.lost.take(WINDOW, print) {
+    fn steer(&mut self, fingerprint: Fingerprint) {
+        if self.lost.take(WINDOW, fingerprint) {
             self.share = (self.share + self.step()).min(MAX_SHARE);
         }
-        if self.lost.take(MAIN, print) {
+        if self.lost.take(MAIN, fingerprint) {
             self.share = self.share.saturating_sub(2 * self.step()).max(MIN_SHARE);
         }
     }
@@ -189,7 +190,7 @@ impl Adaptive {
     fn leave_window(&mut self, id: u32, uses: &Uses) -> u8 {
         let marks = u8::from(uses.is_marked(id));
         self.age.count((1 + marks).into(), self.len);
-        marks + self.sketch.count(self.links.get(id).print(), 1 + marks, self.age.halvings())
+        marks + self.sketch.count(self.fingerprint(id), 1 + marks, self.age.halvings())
     }
 
     /// The window's oldest, which was asked for so often besides the request that brought it here, goes to the main part.
@@ -230,13 +231,13 @@ impl Adaptive {
     fn is_admitted(&mut self, newcomer: u8, victim: u32, uses: &Uses) -> bool {
         let halvings = self.age.halvings();
         let is_more = newcomer > uses.count(victim, halvings)
-            && newcomer > self.sketch.estimate(self.links.get(victim).print(), halvings);
+            && newcomer > self.sketch.estimate(self.fingerprint(victim), halvings);
         is_more || newcomer > SUSPICIOUS && self.random.u32(..CHANCES) == 0
     }
 
     /// Takes an id out of its part, and remembers that it was lost.
     fn lose(&mut self, part: u32, id: u32, uses: &Uses) -> u32 {
-        self.lost.push(part, self.links.get(id).print());
+        self.lost.push(part, self.fingerprint(id));
         self.leave(part, id, uses);
         id
     }
@@ -245,7 +246,7 @@ impl Adaptive {
     fn leave(&mut self, part: u32, id: u32, uses: &Uses) {
         if part == MAIN {
             let halvings = self.age.halvings();
-            self.sketch.lift(self.links.get(id).print(), uses.count(id, halvings), halvings);
+            self.sketch.lift(self.fingerprint(id), uses.count(id, halvings), halvings);
         }
         if part == WINDOW {
             self.in_window = self.in_window.saturating_sub(1);
@@ -256,17 +257,16 @@ impl Adaptive {
 }
 
 impl Order for Adaptive {
-    fn insert(&mut self, id: u32, hash: u64, uses: &mut Uses) {
+    fn insert(&mut self, id: u32, fingerprint: Fingerprint, uses: &mut Uses) {
         if self.len >= self.sketch.room() {
             self.grow();
         }
-        let seat = Seat::in_window(hash);
-        self.steer(seat.print());
+        self.steer(fingerprint);
         uses.reach(id, self.links.ids());
         uses.set(id, 0, self.age.halvings());
         self.stale = uses.refresh(self.stale, self.age.halvings());
         self.links.push_front(WINDOW, id);
-        self.links.set(id, seat);
+        self.links.set(id, Seat::in_window(fingerprint));
         self.len += 1;
         self.in_window += 1;
         if self.in_window > self.window_limit() {
@@ -275,6 +275,10 @@ impl Order for Adaptive {
                 self.promote(oldest, asked, uses);
             }
         }
+    }
+
+    fn fingerprint(&self, id: u32) -> Fingerprint {
+        self.links.get(id).fingerprint()
     }
 
     /// Only ids that are not in it have no byte.

@@ -1,9 +1,10 @@
 //! Who has gone lately.
 
+use super::super::fingerprint::Fingerprint;
 use alloc::vec::Vec;
 
-/// The last few keys that went from each of two parts, by 31 bits of their hashes, which are all that is known of
-/// them. In a table by these; one that falls on another's place displaces it. The two parts' places are side by side: whoever comes in is looked for in both.
+/// The last few keys that went from each of two parts, by their fingerprints. In a table by these; one that falls on another's place
+/// displaces it. The two parts' places are side by side: whoever comes in is looked for in both.
 #[repr(C)] // first what each of them changes
 pub(super) struct Ghosts {
     /// How many have gone from each part, modulo 2^32, beginning with as many as count: an empty slot is then too old.
@@ -16,7 +17,7 @@ pub(super) struct Ghosts {
 
 #[derive(Clone, Copy, Default)]
 struct Ghost {
-    print: u32,
+    fingerprint: Fingerprint,
     turn: u32,
 }
 
@@ -40,18 +41,18 @@ impl Ghosts {
     }
 
     /// The key has gone from the part.
-    pub(super) fn push(&mut self, part: u32, print: u32) {
-        if let Some((slot, turn)) = self.slot(part, print) {
+    pub(super) fn push(&mut self, part: u32, fingerprint: Fingerprint) {
+        if let Some((slot, turn)) = self.slot(part, fingerprint) {
             *turn = turn.wrapping_add(1);
-            *slot = Ghost { print, turn: *turn };
+            *slot = Ghost { fingerprint, turn: *turn };
         }
     }
 
     /// Whether the key is one of the last that went from the part. It is forgotten then: it is back.
-    pub(super) fn take(&mut self, part: u32, print: u32) -> bool {
+    pub(super) fn take(&mut self, part: u32, fingerprint: Fingerprint) -> bool {
         let depth = self.depth;
-        let Some((slot, turn)) = self.slot(part, print) else { return false };
-        let found = slot.print == print && turn.wrapping_sub(slot.turn) < depth;
+        let Some((slot, turn)) = self.slot(part, fingerprint) else { return false };
+        let found = slot.fingerprint == fingerprint && turn.wrapping_sub(slot.turn) < depth;
         if found {
             slot.turn = turn.wrapping_sub(depth);
         }
@@ -59,8 +60,8 @@ impl Ghosts {
     }
 
     /// The place of the key, and how many have gone, of a part.
-    fn slot(&mut self, part: u32, print: u32) -> Option<(&mut Ghost, &mut u32)> {
-        let place = print as usize & self.slots.len().wrapping_sub(1);
+    fn slot(&mut self, part: u32, fingerprint: Fingerprint) -> Option<(&mut Ghost, &mut u32)> {
+        let place = fingerprint.get() as usize & self.slots.len().wrapping_sub(1);
         self.slots.get_mut(place)?.get_mut(part as usize).zip(self.turns.get_mut(part as usize))
     }
 }
@@ -71,8 +72,8 @@ mod tests {
     use core::hash::BuildHasher;
     use foldhash::quality::FixedState;
 
-    fn print(key: u32) -> u32 {
-        FixedState::with_seed(5).hash_one(key) as u32
+    fn print(key: u32) -> Fingerprint {
+        Fingerprint::of(FixedState::with_seed(5).hash_one(key))
     }
 
     #[test]
@@ -82,7 +83,10 @@ mod tests {
             ghosts.push(part, print(0));
             assert!(!ghosts.take(part, print(0)), "there is no room yet");
             ghosts.resize(8);
-            assert!(!ghosts.take(part, 0), "an empty slot is nobody's, whatever its tag");
+            assert!(
+                !ghosts.take(part, Fingerprint::default()),
+                "an empty slot is nobody's, whatever its tag"
+            );
             for key in 0..100 {
                 ghosts.push(part, print(key));
             }

@@ -9,6 +9,8 @@ mod sketch;
 mod tests;
 mod uses;
 
+use super::fingerprint::Fingerprint;
+use super::links;
 use adaptive::Adaptive;
 use lru::Lru;
 use uses::Uses;
@@ -19,7 +21,7 @@ use uses::Uses;
 /// |---|---|---|
 /// | goes first | what was not used for longest, exactly | what is asked for rarely |
 /// | a scan or a loop over more than fits | pushes everything out | passes through a small window |
-/// | bytes per entry | 8 | 24 to 32 |
+/// | bytes per entry | 12 | 24 to 32 |
 /// | misses, relative to LRU's | 1 | 0.91 |
 /// | a hit | moves the entry | sets a mark, if it is not set: [`Store::get_shared`](super::Store::get_shared) |
 ///
@@ -40,11 +42,17 @@ pub enum Policy {
     Adaptive,
 }
 
-/// An order of ids, kept by what it is told of them. It knows ids only, and the hashes of their keys, and may keep a byte of
+/// Bytes per id of an [`Lru`](Policy::Lru) order.
+pub(super) const OVERHEAD: usize = links::OVERHEAD + size_of::<Fingerprint>();
+
+/// An order of ids, kept by what it is told of them. It knows ids only, and the fingerprints of their keys, and may keep a byte of
 /// uses for each id: uses of ids that have one are marked there.
 trait Order {
-    /// A new id, whose key has this hash.
-    fn insert(&mut self, id: u32, hash: u64, uses: &mut Uses);
+    /// A new id, whose key has this fingerprint.
+    fn insert(&mut self, id: u32, fingerprint: Fingerprint, uses: &mut Uses);
+
+    /// The fingerprint that the id came with, also when it has gone, and until it comes in again.
+    fn fingerprint(&self, id: u32) -> Fingerprint;
 
     /// The id, which has no byte, was used.
     fn touch(&mut self, id: u32);
@@ -99,9 +107,15 @@ impl Ordering {
         Self { uses: Uses::default(), of }
     }
 
-    /// A new id, whose key has this hash.
-    pub(super) fn insert(&mut self, id: u32, hash: u64) {
-        delegate!(&mut self.of, order => order.insert(id, hash, &mut self.uses));
+    /// A new id, whose key has this fingerprint.
+    pub(super) fn insert(&mut self, id: u32, fingerprint: Fingerprint) {
+        delegate!(&mut self.of, order => order.insert(id, fingerprint, &mut self.uses));
+    }
+
+    /// The fingerprint that the id came with, also when it has gone, and until it comes in again.
+    #[inline]
+    pub(super) fn fingerprint(&self, id: u32) -> Fingerprint {
+        delegate!(&self.of, order => order.fingerprint(id))
     }
 
     /// The id was used.

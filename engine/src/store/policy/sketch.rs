@@ -1,5 +1,6 @@
 //! How often keys were asked for lately, about.
 
+use super::super::fingerprint::Fingerprint;
 use alloc::vec::Vec;
 
 /// Lanes of a block. A key's four counters are in one block, so that a look touches one line of the processor's cache, and
@@ -51,29 +52,29 @@ impl Sketch {
     }
 
     /// How often the key was counted lately, at most 15: it may be too many, hardly ever too few.
-    pub(super) fn estimate(&mut self, print: u32, halvings: u8) -> u8 {
-        self.block(print, halvings).map_or(0, |(block, choice)| block.least(choice) as u8)
+    pub(super) fn estimate(&mut self, fingerprint: Fingerprint, halvings: u8) -> u8 {
+        self.block(fingerprint, halvings).map_or(0, |(block, choice)| block.least(choice) as u8)
     }
 
     /// Counts the key so many times. The answer is the [estimate](Self::estimate) before.
-    pub(super) fn count(&mut self, print: u32, times: u8, halvings: u8) -> u8 {
-        let Some((block, choice)) = self.block(print, halvings) else { return 0 };
+    pub(super) fn count(&mut self, fingerprint: Fingerprint, times: u8, halvings: u8) -> u8 {
+        let Some((block, choice)) = self.block(fingerprint, halvings) else { return 0 };
         let before = block.least(choice);
         block.lift(choice, before + u16::from(times));
         before as u8
     }
 
     /// Counts the key until it was counted so often.
-    pub(super) fn lift(&mut self, print: u32, to: u8, halvings: u8) {
-        if let Some((block, choice)) = self.block(print, halvings) {
+    pub(super) fn lift(&mut self, fingerprint: Fingerprint, to: u8, halvings: u8) {
+        if let Some((block, choice)) = self.block(fingerprint, halvings) {
             block.lift(choice, to.into());
         }
     }
 
     /// The block of a key, halved as often as it is due, and the bits that choose the key's counters there.
     #[inline]
-    fn block(&mut self, print: u32, halvings: u8) -> Option<(&mut Block, u32)> {
-        let spread = u64::from(print).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    fn block(&mut self, fingerprint: Fingerprint, halvings: u8) -> Option<(&mut Block, u32)> {
+        let spread = u64::from(fingerprint.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let place = (spread >> 32) as usize & self.blocks.len().wrapping_sub(1);
         let block = self.blocks.get_mut(place)?;
         if block.halvings != halvings {
@@ -125,8 +126,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    fn print(key: u16) -> u32 {
-        FixedState::with_seed(5).hash_one(key) as u32 >> 1
+    fn print(key: u16) -> Fingerprint {
+        Fingerprint::of(FixedState::with_seed(5).hash_one(key))
     }
 
     #[test]

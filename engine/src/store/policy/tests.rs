@@ -14,13 +14,8 @@ use std::vec::Vec;
 const IDS: u32 = 90;
 
 /// Each generation of an id is another key.
-fn hash(id: u32, generation: u32) -> u64 {
-    FixedState::with_seed(9).hash_one((id % 60, generation % 3))
-}
-
-/// What sketch and ghosts know of a key.
-fn print(hash: u64) -> u32 {
-    (hash >> 32 ^ hash) as u32 & 0x7FFF_FFFF
+fn print(id: u32, generation: u32) -> Fingerprint {
+    Fingerprint::of(FixedState::with_seed(9).hash_one((id % 60, generation % 3)))
 }
 
 /// An id of the main part, how often it was counted, and how often everything had been halved then.
@@ -72,7 +67,7 @@ impl Textbook {
         ((self.len() as f64 * self.share / WHOLE) as usize).max(1)
     }
 
-    fn insert(&mut self, id: u32, hash_of: &dyn Fn(u32) -> u64) {
+    fn insert(&mut self, id: u32, print_of: &dyn Fn(u32) -> Fingerprint) {
         if self.len() >= self.room {
             if self.room == 0 {
                 self.share = 6553.0;
@@ -85,16 +80,16 @@ impl Textbook {
         }
         let step = (WHOLE / self.len().max(1) as f64).floor().max(64.0);
         let ghosts = self.ghosts.as_mut().expect("made above");
-        if ghosts.take(0, print(hash_of(id))) {
+        if ghosts.take(0, print_of(id)) {
             self.share = (self.share + step).min(61_440.0);
         }
-        if ghosts.take(1, print(hash_of(id))) {
+        if ghosts.take(1, print_of(id)) {
             self.share = (self.share - 2.0 * step).max(655.0);
         }
         self.window.insert(0, (id, false));
         if self.window.len() > self.limit() {
             let (oldest, used) = *self.window.last().expect("just filled");
-            let asked = self.leave_window(oldest, used, hash_of);
+            let asked = self.leave_window(oldest, used, print_of);
             self.promote(asked);
         }
     }
@@ -106,9 +101,9 @@ impl Textbook {
     }
 
     /// How often a key was asked for that leaves the window now.
-    fn leave_window(&mut self, id: u32, used: bool, hash_of: &dyn Fn(u32) -> u64) -> u8 {
+    fn leave_window(&mut self, id: u32, used: bool, print_of: &dyn Fn(u32) -> Fingerprint) -> u8 {
         self.age(1 + usize::from(used));
-        let before = self.sketch.count(print(hash_of(id)), 1 + u8::from(used), self.age.halvings());
+        let before = self.sketch.count(print_of(id), 1 + u8::from(used), self.age.halvings());
         before + u8::from(used)
     }
 
@@ -128,11 +123,11 @@ impl Textbook {
         self.main.iter_mut().filter(|seat| seat.id == id).for_each(|seat| seat.used = true);
     }
 
-    fn remove(&mut self, id: u32, hash_of: &dyn Fn(u32) -> u64) {
+    fn remove(&mut self, id: u32, print_of: &dyn Fn(u32) -> Fingerprint) {
         self.window.retain(|seat| seat.0 != id);
         if let Some(at) = self.main.iter().position(|seat| seat.id == id) {
             let resident = self.main.remove(at);
-            self.sketch.lift(print(hash_of(id)), self.count(&resident) as u8, self.age.halvings());
+            self.sketch.lift(print_of(id), self.count(&resident) as u8, self.age.halvings());
         }
     }
 
@@ -153,26 +148,26 @@ impl Textbook {
         self.main.last().filter(|_| passed < 16).map(|last| last.id)
     }
 
-    fn victim(&mut self, hash_of: &dyn Fn(u32) -> u64) -> Option<u32> {
+    fn victim(&mut self, print_of: &dyn Fn(u32) -> Fingerprint) -> Option<u32> {
         let victim = self.unused();
         let candidate = self.window.last().copied().filter(|_| self.window.len() >= self.limit());
         let Some((candidate, used)) = candidate else {
             let victim = victim.or_else(|| self.main.last().map(|seat| seat.id))?;
-            self.ghosts.as_mut()?.push(1, print(hash_of(victim)));
+            self.ghosts.as_mut()?.push(1, print_of(victim));
             return Some(victim);
         };
-        let asked = self.leave_window(candidate, used, hash_of);
+        let asked = self.leave_window(candidate, used, print_of);
         if let Some(victim) = victim {
             let count = self.main.last().map_or(0, |last| self.count(last));
-            let estimate = self.sketch.estimate(print(hash_of(victim)), self.age.halvings());
+            let estimate = self.sketch.estimate(print_of(victim), self.age.halvings());
             let is_lucky = |random: &mut fastrand::Rng| asked > 5 && random.u32(..128) == 0;
             if u32::from(asked) > count.max(estimate.into()) || is_lucky(&mut self.random) {
                 self.promote(asked);
-                self.ghosts.as_mut()?.push(1, print(hash_of(victim)));
+                self.ghosts.as_mut()?.push(1, print_of(victim));
                 return Some(victim);
             }
         }
-        self.ghosts.as_mut()?.push(0, print(hash_of(candidate)));
+        self.ghosts.as_mut()?.push(0, print_of(candidate));
         Some(candidate)
     }
 
@@ -196,19 +191,26 @@ struct Both {
 impl Both {
     fn insert(&mut self, id: u32) {
         *self.generations.entry(id).or_default() += 1;
-        let hash_of = |id| hash(id, self.generations[&id]);
-        self.order.insert(id, hash_of(id));
-        self.textbook.insert(id, &hash_of);
+        let print_of = |id| print(id, self.generations[&id]);
+        self.order.insert(id, print_of(id));
+        self.textbook.insert(id, &print_of);
     }
 
     fn evict(&mut self) -> Option<u32> {
-        let hash_of = |id| hash(id, self.generations[&id]);
+        let print_of = |id| print(id, self.generations[&id]);
         let victim = self.order.evict();
-        assert_eq!(victim, self.textbook.victim(&hash_of));
+        assert_eq!(victim, self.textbook.victim(&print_of));
         if let Some(victim) = victim {
-            self.textbook.remove(victim, &hash_of);
+            assert_eq!(self.order.fingerprint(victim), print_of(victim), "it is known of who has gone");
+            self.textbook.remove(victim, &print_of);
         }
         victim
+    }
+
+    fn validate_prints(&self) {
+        for id in self.order.iter() {
+            assert_eq!(self.order.fingerprint(id), print(id, self.generations[&id]), "of {id}");
+        }
     }
 
     /// Of the textbook's residents, as the order has them.
@@ -218,7 +220,7 @@ impl Both {
 
     fn remove(&mut self, id: u32) {
         self.order.remove(id);
-        self.textbook.remove(id, &|id| hash(id, self.generations[&id]));
+        self.textbook.remove(id, &|id| print(id, self.generations[&id]));
     }
 }
 
@@ -252,6 +254,7 @@ proptest! {
                 }
             }
             both.order.validate();
+            both.validate_prints();
             prop_assert_eq!(both.order.iter().collect::<Vec<_>>(), both.textbook.walk());
             prop_assert_eq!(both.counts(), both.textbook.counts());
         }
@@ -266,7 +269,7 @@ const PARDONED: u64 = if cfg!(miri) { 20 } else { 0 };
 /// A cache of keys that are their own hashes' seeds. The hits among the requests.
 fn hits(policy: Policy, requests: impl Iterator<Item = u64>) -> u64 {
     let capacity = CAPACITY as usize;
-    let hash = |key: u64| FixedState::with_seed(2).hash_one(key);
+    let print = |key: u64| Fingerprint::of(FixedState::with_seed(2).hash_one(key));
     let mut order = Ordering::new(policy, capacity);
     let (mut ids, mut keys) = (HashMap::new(), Vec::<u64>::new());
     let mut hits = 0;
@@ -286,7 +289,7 @@ fn hits(policy: Policy, requests: impl Iterator<Item = u64>) -> u64 {
             id
         };
         ids.insert(key, id);
-        order.insert(id, hash(key));
+        order.insert(id, print(key));
     }
     order.validate();
     hits
@@ -322,7 +325,7 @@ fn the_window_grows_where_only_what_is_new_is_asked_for_again() {
 fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
     let mut order = Ordering::new(Policy::Adaptive, 1000);
     for id in 0..1000 {
-        order.insert(id, hash(id, 0));
+        order.insert(id, print(id, 0));
     }
     for id in 0..1000 {
         order.touch(id);
@@ -341,13 +344,13 @@ fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
 fn what_was_asked_for_often_is_forgotten_during_a_scan_for_good() {
     const IDS: u32 = if cfg!(miri) { 20 } else { 100 };
     let mut order = Ordering::new(Policy::Adaptive, IDS as usize);
-    (0..IDS).for_each(|id| order.insert(id, hash(id, 0)));
+    (0..IDS).for_each(|id| order.insert(id, print(id, 0)));
     // Ten turns in which all of the main part is asked for and passed.
     for _ in 0..10 {
         (0..IDS).for_each(|id| order.touch(id));
         for _ in 0..IDS / 16 {
             let id = order.evict().expect("it is full");
-            order.insert(id, hash(id, 0));
+            order.insert(id, print(id, 0));
         }
     }
     let often = |order: &Ordering| (0..IDS).filter(|id| order.counted(*id) >= 4).count();
@@ -355,7 +358,7 @@ fn what_was_asked_for_often_is_forgotten_during_a_scan_for_good() {
     let mut forgotten = None;
     for turn in 0..IDS * 10 * 20 {
         let id = order.evict().expect("it is full");
-        order.insert(id, FixedState::with_seed(3).hash_one(turn));
+        order.insert(id, Fingerprint::of(FixedState::with_seed(3).hash_one(turn)));
         let is_forgotten = often(&order) == 0;
         assert!(is_forgotten || forgotten.is_none(), "forgotten in turn {forgotten:?}, known in {turn}");
         forgotten = forgotten.or_else(|| is_forgotten.then_some(turn));
@@ -368,12 +371,12 @@ fn an_order_of_one_and_one_of_none_work() {
     let mut order = Ordering::new(Policy::Adaptive, 1);
     assert_eq!(order.evict(), None);
     for turn in 0..10 {
-        order.insert(0, turn);
+        order.insert(0, Fingerprint::of(turn));
         order.touch(0);
         assert_eq!((order.first(), order.after(0), order.evict()), (Some(0), None, Some(0)));
         order.validate();
     }
-    order.insert(0, 0);
+    order.insert(0, Fingerprint::of(0));
     order.clear();
     assert_eq!((order.first(), order.evict()), (None, None));
     order.validate();

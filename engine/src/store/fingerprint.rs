@@ -1,0 +1,101 @@
+//! What is kept of a key's hash.
+//!
+//! ```text
+//!   hash          ┌─────┬──────────────────────────┬────────────────┐
+//!                 │  7  │ 33 bits that nobody asks │       24       │
+//!                 └──┬──┴──────────────────────────┴────────┬───────┘
+//!   fingerprint   ┌──┴──┬────────────────┐                  │
+//!                 │  7  │       24       │ ◀────────────────┘
+//!                 └─────┴────────────────┘
+//! ```
+//!
+//! The index finds a place by the lowest bits of a hash, and tells keys at neighbouring places apart by the highest seven. Both are
+//! kept for each entry, so that the index can be made anew, and be rid of an entry, without its key; with the order of use, which
+//! whoever comes or goes writes to anyway. With a bit that is the order's own they fill a word, where the whole hash took two
+//! of the entry's.
+
+/// The part of a key's hash that is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fingerprint(u32);
+
+/// Which bits of a hash are kept.
+const LOW: u64 = (1 << 24) - 1;
+const HIGH: u64 = !0 << 57;
+/// From the high ones' place to that next to the low ones.
+const SHIFT: u32 = 33;
+
+impl Fingerprint {
+    /// Which bits of a word there are.
+    pub(super) const MASK: u32 = (HIGH >> SHIFT | LOW) as u32;
+
+    /// That of a key with this hash.
+    #[inline]
+    pub(super) const fn of(hash: u64) -> Self {
+        Self(((hash & HIGH) >> SHIFT | hash & LOW) as u32)
+    }
+
+    /// From a word that has something else in its highest bit.
+    #[inline]
+    pub(super) const fn from_word(word: u32) -> Self {
+        Self(word & Self::MASK)
+    }
+
+    /// As a number.
+    #[inline]
+    pub(super) const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The hash, as far as it is kept.
+    #[inline]
+    pub(super) const fn hash(self) -> u64 {
+        let word = self.0 as u64;
+        word << SHIFT & HIGH | word & LOW
+    }
+}
+
+/// Under which hash an index of so many places, a power of two, knows a key. What is kept of a hash leads to the same place as
+/// the whole.
+///
+/// Where there are more places than the low bits can tell apart, the high ones help, and are not as good at telling neighbours
+/// apart then.
+#[inline]
+pub(super) const fn indexed(hash: u64, places: usize) -> u64 {
+    if places as u64 > LOW + 1 { spread(hash) } else { hash }
+}
+
+/// Apart, for a branch that is always foretold rightly: the way to a place is shorter than with a choice between two.
+#[cold]
+#[inline(never)]
+const fn spread(hash: u64) -> u64 {
+    hash & (HIGH | LOW) | (hash & HIGH) >> SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_kept_of_a_hash_leads_to_the_same_place_and_tag(hash: u64, bits in 0_u32..32) {
+            let places = 1_usize << bits;
+            let found = |hash| (indexed(hash, places) & (places as u64 - 1), indexed(hash, places) >> 57);
+            prop_assert_eq!(found(Fingerprint::of(hash).hash()), found(hash));
+            let word = Fingerprint::of(hash).get() | !Fingerprint::MASK;
+            prop_assert_eq!(Fingerprint::from_word(word), Fingerprint::of(hash));
+        }
+    }
+
+    #[test]
+    fn every_bit_that_is_kept_counts_for_the_place_up_to_2_to_the_31_places() {
+        for (places, bits) in [(1 << 10, 10), (1 << 24, 24), (1 << 25, 25), (1 << 31, 31)] {
+            let kept = (0..64).filter(|&bit| Fingerprint::of(1 << bit) != Fingerprint::default());
+            let place = |bit: &u32| indexed(1 << bit, places) & (places as u64 - 1);
+            let mut places: std::vec::Vec<_> =
+                kept.map(|bit| place(&bit)).filter(|&place| place != 0).collect();
+            places.sort_unstable();
+            assert!(places.into_iter().eq((0..bits).map(|bit| 1 << bit)), "{bits}");
+        }
+    }
+}
