@@ -74,9 +74,13 @@ const fn spread(hash: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::properties;
     use proptest::prelude::*;
+    use std::vec::Vec;
 
     proptest! {
+        #![proptest_config(properties())]
+
         #[test]
         fn what_is_kept_of_a_hash_leads_to_the_same_place_and_tag(hash: u64, bits in 0_u32..32) {
             let places = 1_usize << bits;
@@ -92,8 +96,7 @@ mod tests {
         for (places, bits) in [(1 << 10, 10), (1 << 24, 24), (1 << 25, 25), (1 << 31, 31)] {
             let kept = (0..64).filter(|&bit| Fingerprint::of(1 << bit) != Fingerprint::default());
             let place = |bit: &u32| indexed(1 << bit, places) & (places as u64 - 1);
-            let mut places: std::vec::Vec<_> =
-                kept.map(|bit| place(&bit)).filter(|&place| place != 0).collect();
+            let mut places: Vec<_> = kept.map(|bit| place(&bit)).filter(|&place| place != 0).collect();
             places.sort_unstable();
             assert!(places.into_iter().eq((0..bits).map(|bit| 1 << bit)), "{bits}");
         }
