@@ -70,7 +70,7 @@ pub(super) const fn indexed(hash: u64, places: usize) -> u64 {
 #[cold]
 #[inline(never)]
 const fn spread(kept: u64) -> u64 {
-    kept | (kept & HIGH) >> SHIFT
+    kept ^ (kept & HIGH) >> SHIFT
 }
 
 #[cfg(test)]
@@ -94,12 +94,17 @@ mod tests {
 
     #[test]
     fn every_bit_that_is_kept_counts_for_the_place_up_to_2_to_the_31_places() {
-        for (places, bits) in [(1 << 10, 10), (1 << 24, 24), (1 << 25, 25), (1 << 31, 31)] {
+        for bits in [10, 24, 25, 31] {
+            let places = 1 << bits;
             let kept = (0..64).filter(|&bit| Fingerprint::of(1 << bit) != Fingerprint::default());
-            let place = |bit: &u32| indexed(1 << bit, places) & (places as u64 - 1);
-            let mut places: Vec<_> = kept.map(|bit| place(&bit)).filter(|&place| place != 0).collect();
-            places.sort_unstable();
-            assert!(places.into_iter().eq((0..bits).map(|bit| 1 << bit)), "{bits}");
+            let place = |bit: u32| indexed(1 << bit, places) & (places as u64 - 1);
+            // The place is a sum of these, without carries: as many of them as it has bits are no sums of others.
+            let mut independent: Vec<u64> = Vec::new();
+            for place in kept.map(place) {
+                let rest = independent.iter().fold(place, |rest, other| rest.min(rest ^ other));
+                independent.extend((rest > 0).then_some(rest));
+            }
+            assert_eq!(independent.len(), bits, "of {bits}");
         }
     }
 }
