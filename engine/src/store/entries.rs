@@ -138,11 +138,13 @@ impl<K, V, S> Store<K, V, S> {
         self.index.insert_unique(indexed(hash, places), id, hashes(&self.order, places));
     }
 
-    /// Takes an entry, which no other has come for in the order yet, out of the index.
+    /// Takes an entry, whose id the order has not been given again, out of the index.
     #[inline]
     fn strike(&mut self, id: u32) {
         let hash = hashes(&self.order, self.index.num_buckets())(&id);
-        if let Ok(slot) = self.index.find_entry(hash, |&other| other == id) {
+        let slot = self.index.find_entry(hash, |&other| other == id);
+        debug_assert!(slot.is_ok(), "the index has every entry under its fingerprint");
+        if let Ok(slot) = slot {
             slot.remove();
         }
     }

@@ -1,25 +1,25 @@
 //! What is kept of a key's hash.
 //!
 //! ```text
-//!   hash          ┌─────┬──────────────────────────┬────────────────┐
-//!                 │  7  │ 33 bits that nobody asks │       24       │
-//!                 └──┬──┴──────────────────────────┴────────┬───────┘
-//!   fingerprint   ┌──┴──┬────────────────┐                  │
-//!                 │  7  │       24       │ ◀────────────────┘
+//!   hash          ┌─────┬───────────────────────────────────┬────────────────┐
+//!                 │  7  │ 33 that the store does not ask for │       24       │
+//!                 └──┬──┴───────────────────────────────────┴────────┬───────┘
+//!   fingerprint   ┌──┴──┬────────────────┐                           │
+//!                 │  7  │       24       │ ◀─────────────────────────┘
 //!                 └─────┴────────────────┘
 //! ```
 //!
 //! The index finds a place by the lowest bits of a hash, and tells keys at neighbouring places apart by the highest seven. Both are
-//! kept for each entry, so that the index can be made anew, and be rid of an entry, without its key; with the order of use, which
-//! whoever comes or goes writes to anyway. With a bit that is the order's own they fill a word, where the whole hash took two
-//! of the entry's.
+//! kept for each entry, so that the index can be made anew, and be rid of an entry, without its key. The order of use keeps them:
+//! the adaptive one wants to know keys by something anyway, beside its links and with a bit of its own in the same word. The whole
+//! hash took two words of each entry.
 
 /// The part of a key's hash that is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fingerprint(u32);
 
-/// Which bits of a hash are kept. The index is as well off with any, but for how long it searches: both are where hashbrown
-/// looks, which takes the highest of as many bits as a pointer has.
+/// Which bits of a hash are kept. Entries are found whichever these are; these are where hashbrown looks, so that it has not to
+/// look at many: the highest are those of as many bits as a pointer has.
 const LOW: u64 = (1 << 24) - 1;
 const HIGH: u64 = 0x7F << (usize::BITS - 7);
 /// From the high ones' place to that next to the low ones.
@@ -58,8 +58,8 @@ impl Fingerprint {
 /// Under which hash an index of so many places, a power of two, knows a key: one that depends on no other bits than those that
 /// are kept.
 ///
-/// Where there are more places than the low bits can tell apart, the high ones help, and are not as good at telling neighbours
-/// apart then.
+/// Where there are more places than the low bits can tell apart, which is from 9.8 million entries on, the high ones help, and are
+/// not as good at telling neighbours apart then: who asks for what is not there waits for a neighbour's entry more often.
 #[inline]
 pub(super) const fn indexed(hash: u64, places: usize) -> u64 {
     let kept = hash & (HIGH | LOW);
@@ -77,8 +77,30 @@ const fn spread(kept: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::store::tests::properties;
+    use hashbrown::HashTable;
     use proptest::prelude::*;
     use std::vec::Vec;
+
+    #[test]
+    fn who_shares_a_place_is_told_apart_without_a_look_at_the_entry() {
+        let mut index = HashTable::<u64>::with_capacity(300);
+        let places = index.num_buckets();
+        // A hash's high bits count up, and its low bits are alike.
+        let hash = |id: u64| id * (1 << HIGH.trailing_zeros()) + 5;
+        let indexed = |id: &u64| indexed(Fingerprint::of(hash(*id)).hash(), places);
+        for id in 0..100 {
+            index.insert_unique(indexed(&id), id, indexed);
+        }
+        let mut looks = 0;
+        for id in 0..100 {
+            let is_it = |other: &u64| {
+                looks += 1;
+                *other == id
+            };
+            assert_eq!(index.find(indexed(&id), is_it), Some(&id));
+        }
+        assert_eq!(looks, 100, "one for each");
+    }
 
     proptest! {
         #![proptest_config(properties())]

@@ -44,7 +44,7 @@ pub(super) struct Slab<K, V> {
 
 impl<K, V> Slab<K, V> {
     /// Bytes of a slot beyond the key and the value.
-    pub(super) const OVERHEAD: usize = size_of::<Slot<u64, u64>>() - 2 * size_of::<u64>();
+    pub(super) const OVERHEAD: usize = size_of::<Slot<K, V>>() - size_of::<K>() - size_of::<V>();
 
     /// Room for `limit` entries, none of it allocated yet.
     pub(super) const fn new(limit: u32) -> Self {

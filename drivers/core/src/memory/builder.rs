@@ -125,7 +125,8 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
         self
     }
 
-    /// What keys are hashed with. Default [`DefaultHashBuilder`]. With one of a fixed seed, two caches to which the same is
+    /// What keys are hashed with. Default [`DefaultHashBuilder`]. The lowest 24 bits of a hash and the highest 7 have to depend on all of
+    /// the key: by these it is found in a shard, and known to [`Policy::Adaptive`]. With one of a fixed seed, two caches to which the same is
     /// done hold the same.
     pub fn hasher<T>(self, hasher: T) -> MemoryCacheBuilder<K, V, T> {
         MemoryCacheBuilder {

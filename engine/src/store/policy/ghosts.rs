@@ -72,7 +72,7 @@ mod tests {
     use core::hash::BuildHasher;
     use foldhash::quality::FixedState;
 
-    fn print(key: u32) -> Fingerprint {
+    fn fingerprint(key: u32) -> Fingerprint {
         Fingerprint::of(FixedState::with_seed(5).hash_one(key))
     }
 
@@ -80,24 +80,24 @@ mod tests {
     fn the_last_ones_are_remembered_once_and_older_ones_are_not() {
         for part in 0..2 {
             let mut ghosts = Ghosts::new();
-            ghosts.push(part, print(0));
-            assert!(!ghosts.take(part, print(0)), "there is no room yet");
+            ghosts.push(part, fingerprint(0));
+            assert!(!ghosts.take(part, fingerprint(0)), "there is no room yet");
             ghosts.resize(8);
             assert!(
                 !ghosts.take(part, Fingerprint::default()),
                 "an empty slot is nobody's, whatever its tag"
             );
             for key in 0..100 {
-                ghosts.push(part, print(key));
+                ghosts.push(part, fingerprint(key));
             }
-            assert!(!(0..100).any(|key| ghosts.take(1 - part, print(key))), "of the other part");
-            assert!(!(0..92).any(|key| ghosts.take(part, print(key))), "too old");
-            let found = (92..100).filter(|key| ghosts.take(part, print(*key))).count();
+            assert!(!(0..100).any(|key| ghosts.take(1 - part, fingerprint(key))), "of the other part");
+            assert!(!(0..92).any(|key| ghosts.take(part, fingerprint(key))), "too old");
+            let found = (92..100).filter(|key| ghosts.take(part, fingerprint(*key))).count();
             assert!(found >= 6, "{found} of 8, where some share a slot");
-            assert!(!(0..100).any(|key| ghosts.take(part, print(key))), "taken");
-            ghosts.push(part, print(1));
+            assert!(!(0..100).any(|key| ghosts.take(part, fingerprint(key))), "taken");
+            ghosts.push(part, fingerprint(1));
             ghosts.clear();
-            assert!(!ghosts.take(part, print(1)));
+            assert!(!ghosts.take(part, fingerprint(1)));
         }
     }
 }

@@ -18,7 +18,7 @@ const HALVED: u16 = 0x7777;
 /// J. Algorithms 55 (2005); aged by halving as in G. Einziger, R. Friedman and B. Manes, *TinyLFU: A Highly Efficient
 /// Cache Admission Policy*, ACM ToS 13 (2017), when the [`Age`](super::age::Age) says so.
 ///
-/// Keys are known by 31 bits of their hashes.
+/// Keys are known by their fingerprints.
 #[derive(Default)]
 pub(super) struct Sketch {
     /// A power of two of them, or none.
@@ -126,30 +126,30 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    fn print(key: u16) -> Fingerprint {
+    fn fingerprint(key: u16) -> Fingerprint {
         Fingerprint::of(FixedState::with_seed(5).hash_one(key))
     }
 
     #[test]
     fn nothing_was_counted_in_a_sketch_without_counters() {
         let mut sketch = Sketch::default();
-        sketch.lift(print(1), 3, 0);
-        assert_eq!((sketch.count(print(1), 3, 0), sketch.estimate(print(1), 0)), (0, 0));
+        sketch.lift(fingerprint(1), 3, 0);
+        assert_eq!((sketch.count(fingerprint(1), 3, 0), sketch.estimate(fingerprint(1), 0)), (0, 0));
     }
 
     #[test]
     fn a_count_is_halved_each_time_that_it_is_due_and_stops_at_15() {
         let mut sketch = Sketch::default();
         sketch.resize(50);
-        assert_eq!((sketch.count(print(1), 40, 0), sketch.estimate(print(1), 0)), (0, 15));
+        assert_eq!((sketch.count(fingerprint(1), 40, 0), sketch.estimate(fingerprint(1), 0)), (0, 15));
         // However late, and when the number of halvings has begun anew.
         for (halvings, expected) in [(1, 7), (3, 1), (4, 0), (200, 0)] {
-            assert_eq!(sketch.estimate(print(1), halvings), expected, "{halvings}");
+            assert_eq!(sketch.estimate(fingerprint(1), halvings), expected, "{halvings}");
         }
-        sketch.count(print(1), 9, 255);
-        assert_eq!(sketch.estimate(print(1), 0), 4);
+        sketch.count(fingerprint(1), 9, 255);
+        assert_eq!(sketch.estimate(fingerprint(1), 0), 4);
         sketch.clear();
-        assert_eq!(sketch.estimate(print(1), 0), 0);
+        assert_eq!(sketch.estimate(fingerprint(1), 0), 0);
     }
 
     #[test]
@@ -157,8 +157,8 @@ mod tests {
         let mut sketch = Sketch::default();
         sketch.resize(50);
         for (to, expected) in [(3, 3), (2, 3), (7, 7), (40, 15)] {
-            sketch.lift(print(1), to, 0);
-            assert_eq!(sketch.estimate(print(1), 0), expected, "{to}");
+            sketch.lift(fingerprint(1), to, 0);
+            assert_eq!(sketch.estimate(fingerprint(1), 0), expected, "{to}");
         }
     }
 
@@ -174,12 +174,12 @@ mod tests {
             sketch.resize(KEYS.into());
             let mut counts = HashMap::<u16, u8>::new();
             for key in keys {
-                sketch.count(print(key), 1, 0);
+                sketch.count(fingerprint(key), 1, 0);
                 *counts.entry(key).or_default() += 1;
             }
             let mut over = 0;
             for key in 0..KEYS {
-                let (count, found) = (counts.get(&key).copied().unwrap_or(0).min(15), sketch.estimate(print(key), 0));
+                let (count, found) = (counts.get(&key).copied().unwrap_or(0).min(15), sketch.estimate(fingerprint(key), 0));
                 prop_assert!(found >= count, "{found} for {count}");
                 over += usize::from(found > count);
             }

@@ -14,7 +14,7 @@ use std::vec::Vec;
 const IDS: u32 = 90;
 
 /// Each generation of an id is another key.
-fn print(id: u32, generation: u32) -> Fingerprint {
+fn fingerprint(id: u32, generation: u32) -> Fingerprint {
     Fingerprint::of(FixedState::with_seed(9).hash_one((id % 60, generation % 3)))
 }
 
@@ -67,7 +67,7 @@ impl Textbook {
         ((self.len() as f64 * self.share / WHOLE) as usize).max(1)
     }
 
-    fn insert(&mut self, id: u32, print_of: &dyn Fn(u32) -> Fingerprint) {
+    fn insert(&mut self, id: u32, fingerprint_of: &dyn Fn(u32) -> Fingerprint) {
         if self.len() >= self.room {
             if self.room == 0 {
                 self.share = 6553.0;
@@ -80,16 +80,16 @@ impl Textbook {
         }
         let step = (WHOLE / self.len().max(1) as f64).floor().max(64.0);
         let ghosts = self.ghosts.as_mut().expect("made above");
-        if ghosts.take(0, print_of(id)) {
+        if ghosts.take(0, fingerprint_of(id)) {
             self.share = (self.share + step).min(61_440.0);
         }
-        if ghosts.take(1, print_of(id)) {
+        if ghosts.take(1, fingerprint_of(id)) {
             self.share = (self.share - 2.0 * step).max(655.0);
         }
         self.window.insert(0, (id, false));
         if self.window.len() > self.limit() {
             let (oldest, used) = *self.window.last().expect("just filled");
-            let asked = self.leave_window(oldest, used, print_of);
+            let asked = self.leave_window(oldest, used, fingerprint_of);
             self.promote(asked);
         }
     }
@@ -101,9 +101,9 @@ impl Textbook {
     }
 
     /// How often a key was asked for that leaves the window now.
-    fn leave_window(&mut self, id: u32, used: bool, print_of: &dyn Fn(u32) -> Fingerprint) -> u8 {
+    fn leave_window(&mut self, id: u32, used: bool, fingerprint_of: &dyn Fn(u32) -> Fingerprint) -> u8 {
         self.age(1 + usize::from(used));
-        let before = self.sketch.count(print_of(id), 1 + u8::from(used), self.age.halvings());
+        let before = self.sketch.count(fingerprint_of(id), 1 + u8::from(used), self.age.halvings());
         before + u8::from(used)
     }
 
@@ -123,11 +123,11 @@ impl Textbook {
         self.main.iter_mut().filter(|seat| seat.id == id).for_each(|seat| seat.used = true);
     }
 
-    fn remove(&mut self, id: u32, print_of: &dyn Fn(u32) -> Fingerprint) {
+    fn remove(&mut self, id: u32, fingerprint_of: &dyn Fn(u32) -> Fingerprint) {
         self.window.retain(|seat| seat.0 != id);
         if let Some(at) = self.main.iter().position(|seat| seat.id == id) {
             let resident = self.main.remove(at);
-            self.sketch.lift(print_of(id), self.count(&resident) as u8, self.age.halvings());
+            self.sketch.lift(fingerprint_of(id), self.count(&resident) as u8, self.age.halvings());
         }
     }
 
@@ -148,26 +148,26 @@ impl Textbook {
         self.main.last().filter(|_| passed < 16).map(|last| last.id)
     }
 
-    fn victim(&mut self, print_of: &dyn Fn(u32) -> Fingerprint) -> Option<u32> {
+    fn victim(&mut self, fingerprint_of: &dyn Fn(u32) -> Fingerprint) -> Option<u32> {
         let victim = self.unused();
         let candidate = self.window.last().copied().filter(|_| self.window.len() >= self.limit());
         let Some((candidate, used)) = candidate else {
             let victim = victim.or_else(|| self.main.last().map(|seat| seat.id))?;
-            self.ghosts.as_mut()?.push(1, print_of(victim));
+            self.ghosts.as_mut()?.push(1, fingerprint_of(victim));
             return Some(victim);
         };
-        let asked = self.leave_window(candidate, used, print_of);
+        let asked = self.leave_window(candidate, used, fingerprint_of);
         if let Some(victim) = victim {
             let count = self.main.last().map_or(0, |last| self.count(last));
-            let estimate = self.sketch.estimate(print_of(victim), self.age.halvings());
+            let estimate = self.sketch.estimate(fingerprint_of(victim), self.age.halvings());
             let is_lucky = |random: &mut fastrand::Rng| asked > 5 && random.u32(..128) == 0;
             if u32::from(asked) > count.max(estimate.into()) || is_lucky(&mut self.random) {
                 self.promote(asked);
-                self.ghosts.as_mut()?.push(1, print_of(victim));
+                self.ghosts.as_mut()?.push(1, fingerprint_of(victim));
                 return Some(victim);
             }
         }
-        self.ghosts.as_mut()?.push(0, print_of(candidate));
+        self.ghosts.as_mut()?.push(0, fingerprint_of(candidate));
         Some(candidate)
     }
 
@@ -191,25 +191,25 @@ struct Both {
 impl Both {
     fn insert(&mut self, id: u32) {
         *self.generations.entry(id).or_default() += 1;
-        let print_of = |id| print(id, self.generations[&id]);
-        self.order.insert(id, print_of(id));
-        self.textbook.insert(id, &print_of);
+        let fingerprint_of = |id| fingerprint(id, self.generations[&id]);
+        self.order.insert(id, fingerprint_of(id));
+        self.textbook.insert(id, &fingerprint_of);
     }
 
     fn evict(&mut self) -> Option<u32> {
-        let print_of = |id| print(id, self.generations[&id]);
+        let fingerprint_of = |id| fingerprint(id, self.generations[&id]);
         let victim = self.order.evict();
-        assert_eq!(victim, self.textbook.victim(&print_of));
+        assert_eq!(victim, self.textbook.victim(&fingerprint_of));
         if let Some(victim) = victim {
-            assert_eq!(self.order.fingerprint(victim), print_of(victim), "it is known of who has gone");
-            self.textbook.remove(victim, &print_of);
+            assert_eq!(self.order.fingerprint(victim), fingerprint_of(victim), "it is known of who has gone");
+            self.textbook.remove(victim, &fingerprint_of);
         }
         victim
     }
 
-    fn validate_prints(&self) {
+    fn validate_fingerprints(&self) {
         for id in self.order.iter() {
-            assert_eq!(self.order.fingerprint(id), print(id, self.generations[&id]), "of {id}");
+            assert_eq!(self.order.fingerprint(id), fingerprint(id, self.generations[&id]), "of {id}");
         }
     }
 
@@ -220,7 +220,7 @@ impl Both {
 
     fn remove(&mut self, id: u32) {
         self.order.remove(id);
-        self.textbook.remove(id, &|id| print(id, self.generations[&id]));
+        self.textbook.remove(id, &|id| fingerprint(id, self.generations[&id]));
     }
 }
 
@@ -254,7 +254,7 @@ proptest! {
                 }
             }
             both.order.validate();
-            both.validate_prints();
+            both.validate_fingerprints();
             prop_assert_eq!(both.order.iter().collect::<Vec<_>>(), both.textbook.walk());
             prop_assert_eq!(both.counts(), both.textbook.counts());
         }
@@ -269,7 +269,7 @@ const PARDONED: u64 = if cfg!(miri) { 20 } else { 0 };
 /// A cache of keys that are their own hashes' seeds. The hits among the requests.
 fn hits(policy: Policy, requests: impl Iterator<Item = u64>) -> u64 {
     let capacity = CAPACITY as usize;
-    let print = |key: u64| Fingerprint::of(FixedState::with_seed(2).hash_one(key));
+    let fingerprint = |key: u64| Fingerprint::of(FixedState::with_seed(2).hash_one(key));
     let mut order = Ordering::new(policy, capacity);
     let (mut ids, mut keys) = (HashMap::new(), Vec::<u64>::new());
     let mut hits = 0;
@@ -289,7 +289,7 @@ fn hits(policy: Policy, requests: impl Iterator<Item = u64>) -> u64 {
             id
         };
         ids.insert(key, id);
-        order.insert(id, print(key));
+        order.insert(id, fingerprint(key));
     }
     order.validate();
     hits
@@ -325,7 +325,7 @@ fn the_window_grows_where_only_what_is_new_is_asked_for_again() {
 fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
     let mut order = Ordering::new(Policy::Adaptive, 1000);
     for id in 0..1000 {
-        order.insert(id, print(id, 0));
+        order.insert(id, fingerprint(id, 0));
     }
     for id in 0..1000 {
         order.touch(id);
@@ -344,13 +344,13 @@ fn a_search_for_a_victim_passes_few_and_ends_with_the_newcomer() {
 fn what_was_asked_for_often_is_forgotten_during_a_scan_for_good() {
     const IDS: u32 = if cfg!(miri) { 20 } else { 100 };
     let mut order = Ordering::new(Policy::Adaptive, IDS as usize);
-    (0..IDS).for_each(|id| order.insert(id, print(id, 0)));
+    (0..IDS).for_each(|id| order.insert(id, fingerprint(id, 0)));
     // Ten turns in which all of the main part is asked for and passed.
     for _ in 0..10 {
         (0..IDS).for_each(|id| order.touch(id));
         for _ in 0..IDS / 16 {
             let id = order.evict().expect("it is full");
-            order.insert(id, print(id, 0));
+            order.insert(id, fingerprint(id, 0));
         }
     }
     let often = |order: &Ordering| (0..IDS).filter(|id| order.counted(*id) >= 4).count();
