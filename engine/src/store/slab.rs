@@ -26,7 +26,7 @@ pub(super) fn is_over(deadline: Instant, now: Instant) -> bool {
     deadline <= now
 }
 
-/// `Instant` is never zero, which is where the compiler hides the tag: a slot is as large as its entry.
+/// `Instant` is never zero, which is where the compiler hides the tag: a slot is as large as its entry where that holds anything.
 enum Slot<K, V> {
     Occupied(Entry<K, V>),
     Vacant { next: u32 },

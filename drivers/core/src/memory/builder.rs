@@ -125,9 +125,11 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
         self
     }
 
-    /// What keys are hashed with. Default [`DefaultHashBuilder`]. The lowest 24 bits of a hash and the highest 7 have to depend on all of
-    /// the key: by these it is found in a shard, and known to [`Policy::Adaptive`]. With one of a fixed seed, two caches to which the same is
+    /// What keys are hashed with. Default [`DefaultHashBuilder`]. With one of a fixed seed, two caches to which the same is
     /// done hold the same.
+    ///
+    /// All of the key has to count for the lowest 24 bits of a hash and for the highest 7: by these it is found in a shard, and
+    /// known to [`Policy::Adaptive`].
     pub fn hasher<T>(self, hasher: T) -> MemoryCacheBuilder<K, V, T> {
         MemoryCacheBuilder {
             max_entries: self.max_entries,
