@@ -128,8 +128,8 @@ impl<K: Hash + Eq, V, S> MemoryCacheBuilder<K, V, S> {
     /// What keys are hashed with. Default [`DefaultHashBuilder`]. With one of a fixed seed, two caches to which the same is
     /// done hold the same.
     ///
-    /// All of the key has to count for the lowest 24 bits of a hash and for the highest 7: by these it is found in a shard, and
-    /// known to [`Policy::Adaptive`].
+    /// All of the key has to count for the lowest 24 bits of a hash and for the highest 7 (of the lower 32, where pointers have as
+    /// many): by these it is found in a shard, and known to [`Policy::Adaptive`].
     pub fn hasher<T>(self, hasher: T) -> MemoryCacheBuilder<K, V, T> {
         MemoryCacheBuilder {
             max_entries: self.max_entries,
